@@ -1,0 +1,1 @@
+"""The resource: its types, the names and labels derived from it, and its conditions."""

@@ -1,0 +1,53 @@
+"""The documents that cross process boundaries: read them, and you know the system.
+
+Each is versioned, canonical JSON without floats; see ``docs/design.md``, *Documents*.
+"""
+
+from detinf.documents.answers import Answer, Baseline, Candidate, Reference, References
+from detinf.documents.attestation import Attestation, Vocabulary
+from detinf.documents.base import Document, DocumentError
+from detinf.documents.plan import Plan, PlanAttestation, PlanEnvironment, PlanModel, PlanTopology
+from detinf.documents.report import Cell, Evidence, Phase, PodIdentity, Report, Verdict, Witness
+from detinf.documents.sealed import seal, unseal
+from detinf.documents.settings import GateSettings, ProbeSettings, ScheduleSettings
+
+ALL: tuple[type[Document], ...] = (
+    Plan,
+    ProbeSettings,
+    References,
+    Attestation,
+    Candidate,
+    Baseline,
+    Report,
+    Evidence,
+)
+
+__all__ = [
+    "ALL",
+    "Answer",
+    "Attestation",
+    "Baseline",
+    "Candidate",
+    "Cell",
+    "Document",
+    "DocumentError",
+    "Evidence",
+    "GateSettings",
+    "Phase",
+    "Plan",
+    "PlanAttestation",
+    "PlanEnvironment",
+    "PlanModel",
+    "PlanTopology",
+    "PodIdentity",
+    "ProbeSettings",
+    "Reference",
+    "References",
+    "Report",
+    "ScheduleSettings",
+    "Verdict",
+    "Vocabulary",
+    "Witness",
+    "seal",
+    "unseal",
+]

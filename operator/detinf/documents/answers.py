@@ -1,0 +1,69 @@
+"""Requests with a known answer: references, candidates and baselines."""
+
+from __future__ import annotations
+
+from typing import Annotated, ClassVar
+
+from pydantic import Field
+
+from detinf.documents.base import Document, Part
+
+Float32Hex = Annotated[str, Field(pattern=r"^([0-9a-f]{8})*$")]
+"""Eight hexadecimal digits a position: the big-endian bits of the chosen token's float32 logprob."""
+
+
+class Reference(Part):
+    """One fixed request, sent as token ids."""
+
+    name: str
+    prompt_ids: list[int]
+    max_tokens: int
+    """Exactly this many tokens are generated (``min_tokens`` equal, ``ignore_eos``)."""
+    temperature_milli: int
+    """Temperature in thousandths: 0 is greedy, 1000 samples from the distribution itself."""
+    seed: int
+
+
+class References(Document):
+    """The references of one resource: proposed once by a probe, frozen by the controller, the same ever after."""
+
+    KIND: ClassVar[str] = "references"
+
+    vocabulary_size: int
+    special_ids: list[int]
+    """Ids that no prompt may hold."""
+    max_model_len: int
+    seed: int
+    items: list[Reference]
+
+
+class Answer(Part):
+    """What an engine answered to one reference."""
+
+    token_ids: list[int]
+    logprob_bits: Float32Hex
+    finish_reason: str
+
+
+class Candidate(Document):
+    """The answers of one lifetime, offered for the first baseline."""
+
+    KIND: ClassVar[str] = "candidate"
+
+    boot: str
+    plan_digest: str
+    fingerprint: str
+    references_digest: str
+    answers: dict[str, Answer]
+
+
+class Baseline(Document):
+    """The agreed answers for one fingerprint; immutable."""
+
+    KIND: ClassVar[str] = "baseline"
+
+    fingerprint: str
+    references_digest: str
+    lifetimes: int
+    """How many lifetimes agreed."""
+    answers: dict[str, Answer]

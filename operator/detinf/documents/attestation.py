@@ -1,0 +1,40 @@
+"""The attestation: what one process saw to be true, for one boot.
+
+The guard writes it with the standard library alone; this model is how everyone else reads it.
+"""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar
+
+from detinf.documents.base import Document, Part
+
+
+class Vocabulary(Part):
+    """Which token ids exist."""
+
+    size: int
+    special_ids: list[int]
+
+
+class Attestation(Document):
+    """One process' attestation; ``<shared>/attestation-<process>.json``."""
+
+    KIND: ClassVar[str] = "attestation"
+
+    process: str
+    boot: str
+    """32 hexadecimal digits, fresh for each start of the engine."""
+    boot_started_unix_ms: int
+    plan_digest: str
+    expected_fingerprint: str
+    """From the plan and what the guard read, before the engine started."""
+    fingerprint: str
+    """Attested. Ready needs it equal to the expected one."""
+    identity: dict[str, Any]
+    """Tier N: what the fingerprint hashes."""
+    placement: dict[str, Any]
+    """Tier P: recorded, never hashed."""
+    vocabulary: Vocabulary
+    checks: list[str]
+    """Names of the checks that held, in the order they ran."""

@@ -1,0 +1,66 @@
+"""The plan: how a replica is to run. Everything that can change outputs, and nothing else."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+from pydantic import Field
+
+from detinf.documents.base import Document, Part
+
+
+class PlanModel(Part):
+    """What is served."""
+
+    path: str
+    """Folder of the model in the engine container."""
+    dtype: str
+    max_model_len: int
+    """Tokens, prompt and answer together."""
+    max_num_seqs: int
+    """Requests in one step."""
+
+
+class PlanEnvironment(Part):
+    """Variables that the engine must see."""
+
+    set_variables: dict[str, str] = Field(alias="set")
+    """Name to value."""
+    unset: list[str] = Field(default_factory=list)
+    """Names that must not be there."""
+
+
+class PlanTopology(Part):
+    """What the guard must find. An absent item is recorded, not required."""
+
+    devices: int
+    """NPUs in the container; 0 where the profile uses none."""
+    chip: str | None = None
+    """SoC name as ``npu-smi`` prints it, such as ``910B3``."""
+    hbm_gi_b: int | None = Field(default=None, alias="hbmGiB")
+    driver_version: str | None = None
+    firmware_version: str | None = None
+    link: str | None = None
+    """What every pair of devices must be joined by in ``npu-smi info -t topo``, such as ``HCCS``."""
+
+
+class PlanAttestation(Part):
+    """Who has to attest before the replica may serve."""
+
+    processes: list[str]
+    """Names of the expected attestations; in this release the guard's alone."""
+
+
+class Plan(Document):
+    """The plan of one revision; its ConfigMap is immutable and named by its digest."""
+
+    KIND: ClassVar[str] = "plan"
+
+    profile: str
+    image: str
+    model: PlanModel
+    arguments: list[str]
+    """What follows ``vllm serve <model path>``; the pod may add ``guard.layout.SERVING_FLAGS`` alone."""
+    environment: PlanEnvironment
+    topology: PlanTopology
+    attestation: PlanAttestation

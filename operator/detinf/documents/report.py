@@ -1,0 +1,121 @@
+"""The probe's report, and the evidence of a divergence in it."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from typing import ClassVar
+
+from detinf.documents.answers import Answer, Candidate, References
+from detinf.documents.base import Document, Part
+
+
+class Verdict(StrEnum):
+    """The outcome of one comparison."""
+
+    PASS = "PASS"  # noqa: S105 - a verdict, no password
+    FAIL = "FAIL"
+    INCONCLUSIVE = "INCONCLUSIVE"
+
+
+class Phase(StrEnum):
+    """Where the lifetime stands."""
+
+    WAITING_FOR_ATTESTATION = "WaitingForAttestation"
+    WAITING_FOR_ENGINE = "WaitingForEngine"
+    WAITING_FOR_REFERENCES = "WaitingForReferences"
+    ANSWERING = "Answering"
+    WAITING_FOR_BASELINE = "WaitingForBaseline"
+    GATING = "Gating"
+    GATE_FAILED = "GateFailed"
+    PASSED = "Passed"
+
+
+class PodIdentity(Part):
+    """Which pod speaks; a report counts only where the uid is the listed pod's."""
+
+    namespace: str
+    name: str
+    uid: str
+
+
+class Witness(Part):
+    """Proof that a disturbance took place."""
+
+    kind: str
+    """W0 (step trace), W2 (decode arithmetic) or None."""
+    width: int
+    """Requests proven to decode together; 1 where nothing was proven."""
+    detail: str
+
+
+class Cell(Part):
+    """One relation under one condition, booked at the width that really ran."""
+
+    relation: str
+    """S01, S02 or S03."""
+    condition: str
+    """Such as ``width=8``."""
+    verdict: Verdict
+    """Of the last comparison."""
+    reason: str
+    """Why; for INCONCLUSIVE one of the reasons in docs/reference/verdicts.md."""
+    passes: int
+    fails: int
+    inconclusive: int
+    last_pass_unix: int | None = None
+    last_conclusive_unix: int | None = None
+
+
+class Evidence(Document):
+    """A confirmed divergence: enough to see it again and to argue about it."""
+
+    KIND: ClassVar[str] = "evidence"
+
+    pod: PodIdentity
+    boot: str
+    plan_digest: str
+    fingerprint: str
+    references_digest: str
+    relation: str
+    condition: str
+    reference: str
+    """Name of the reference that was answered differently."""
+    observable: str
+    """token, logprob or finish."""
+    phase: str
+    """prefill (position 0) or decode."""
+    position: int
+    """First position that differs."""
+    differing_positions: int
+    max_ulps: int
+    expected: Answer
+    observed: Answer
+    witness: Witness
+    hint: str
+    detected_unix: int
+
+
+class Report(Document):
+    """What the probe knows; ``GET /v1/report`` with an ETag."""
+
+    KIND: ClassVar[str] = "report"
+
+    pod: PodIdentity
+    boot: str | None = None
+    boot_started_unix_ms: int | None = None
+    plan_digest: str | None = None
+    fingerprint: str | None = None
+    references_digest: str | None = None
+    baseline_digest: str | None = None
+    phase: Phase
+    ready: bool
+    """What ``/readyz`` answers."""
+    reasons: list[str]
+    """Why not ready, in words for people; empty when ready."""
+    proposal: References | None = None
+    """References, offered where the delivery has none."""
+    candidate: Candidate | None = None
+    """Answers, offered where the delivery has no baseline for the fingerprint."""
+    cells: list[Cell]
+    evidence: Evidence | None = None
+    """The first confirmed divergence of this boot; it stays until the boot ends."""

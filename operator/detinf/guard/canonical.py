@@ -1,0 +1,69 @@
+"""The canonical encoding: controller, guard and probe must hash the same bytes.
+
+JSON with sorted keys, no white space, UTF-8, and no floats. A float has more than one decimal spelling, and its
+shortest one is a property of the printer; a logprob is therefore carried as the hexadecimal of its float32 bits.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from typing import Any
+
+MAX_INTEGER = 2**53 - 1  # what every JSON reader keeps exactly
+
+
+class CanonicalError(ValueError):
+    """A value that has no canonical encoding; the message names its path and what to use instead."""
+
+
+def _check(value: Any, path: str) -> None:
+    if value is None or isinstance(value, (bool, str)):
+        return
+    if isinstance(value, int):
+        if abs(value) > MAX_INTEGER:
+            raise CanonicalError(f"{path}: {value} is beyond 2**53 - 1; carry it as a string")
+        return
+    if isinstance(value, float):
+        raise CanonicalError(f"{path}: {value!r} is a float; carry its bits, or an integer in a smaller unit")
+    if isinstance(value, dict):
+        for key, item in value.items():
+            if not isinstance(key, str):
+                raise CanonicalError(f"{path}: the key {key!r} is not a string")
+            _check(item, f"{path}.{key}")
+        return
+    if isinstance(value, (list, tuple)):
+        for index, item in enumerate(value):
+            _check(item, f"{path}[{index}]")
+        return
+    raise CanonicalError(f"{path}: {type(value).__name__} has no JSON form")
+
+
+def encode(value: Any) -> bytes:
+    """Return the canonical bytes of a JSON value.
+
+    Raises:
+        CanonicalError: for floats, integers beyond 2**53 - 1, keys that are no strings, and other types.
+    """
+    _check(value, "$")
+    return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False).encode()
+
+
+def digest_bytes(data: bytes) -> str:
+    """Return ``sha256:<64 hex>`` of bytes that are already canonical."""
+    return "sha256:" + hashlib.sha256(data).hexdigest()
+
+
+def digest(value: Any) -> str:
+    """Return ``sha256:<64 hex>`` of the canonical bytes of a JSON value."""
+    return digest_bytes(encode(value))
+
+
+def hex_of(digest_text: str) -> str:
+    """Return the hexadecimal part of a digest, for ConfigMap keys and labels, which take no colon."""
+    return digest_text.removeprefix("sha256:")
+
+
+def short(digest_text: str) -> str:
+    """Return the first ten hexadecimal digits of a digest: names and labels."""
+    return hex_of(digest_text)[:10]

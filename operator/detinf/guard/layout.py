@@ -1,0 +1,55 @@
+"""Where things lie in an engine pod: paths, ports, file names and environment names.
+
+The controller mounts them, the guard writes them and the probe reads them; this is the one place that names them.
+"""
+
+from __future__ import annotations
+
+GUARD_DIR = "/detinf/guard"
+"""emptyDir; ``guard-install`` copies the guard here; a folder that ``python3`` can run."""
+
+SHARED_DIR = "/detinf/shared"
+"""emptyDir; written by the engine container (attestations), mounted read-only in the probe."""
+
+STATE_DIR = "/detinf/state"
+"""emptyDir; the probe's alone: which boot passed the gate."""
+
+PLAN_PATH = "/detinf/plan/plan.json"
+"""The plan's ConfigMap."""
+
+SETTINGS_PATH = "/detinf/settings/probe-settings.json"
+"""The probe-settings ConfigMap."""
+
+DELIVERY_DIR = "/detinf/baselines"
+"""The ``<name>-baselines`` ConfigMap: references and baselines as sealed entries."""
+
+PODINFO_DIR = "/detinf/podinfo"
+"""Downward API: ``labels`` and ``annotations``, in the kubelet's ``key="value"`` lines."""
+
+MODEL_DIR = "/models"
+"""Where the model source is mounted, read-only."""
+
+TERMINATION_LOG = "/dev/termination-log"
+
+ENGINE_PORT = 8000
+PROBE_PORT = 9400
+
+ATTESTATION_PREFIX = "attestation-"
+"""``<SHARED_DIR>/attestation-<process>.json``, written whole by rename; the guard's is ``attestation-guard.json``."""
+
+BOOT_VARIABLE = "DETINF_BOOT"
+"""The boot nonce, in the environment of every engine process."""
+
+BOOT_HEADER = "X-Detinf-Boot"
+"""The boot nonce, in every answer of the engine."""
+
+SERVING_FLAGS = ("--host", "--port", "--served-model-name", "--middleware")
+"""Flags that the pod's command line may carry beyond the plan's: they cannot change outputs."""
+
+REFUSED_EXIT_CODE = 78
+"""sysexits' EX_CONFIG: the guard did not start the engine."""
+
+
+def attestation_path(process: str, shared_dir: str = SHARED_DIR) -> str:
+    """Return the path of one process' attestation."""
+    return f"{shared_dir}/{ATTESTATION_PREFIX}{process}.json"
