@@ -1,1 +1,1 @@
-"""detinf.engines."""
+"""Engines: what is known of each release is data (profiles); plans are derived from it."""

@@ -1,1 +1,1 @@
-"""detinf.topology."""
+"""What is expected of the hardware, and what identity it gives an engine."""

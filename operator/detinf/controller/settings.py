@@ -1,0 +1,117 @@
+"""What the chart's owner decides for all resources: read once, from the file that the chart mounts."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic.alias_generators import to_camel
+
+from detinf.api.validation import KnownProfile, Rules
+from detinf.engines import catalogue
+
+PullPolicy = Literal["Always", "IfNotPresent", "Never"]
+
+
+class SettingsError(ValueError):
+    """Settings that cannot be read; the message names the field, the value and the remedy."""
+
+
+@dataclass(frozen=True)
+class OperatorSettings:
+    """The controller's settings; the defaults are the chart's."""
+
+    probe_image: str
+    """Image of the probe, with the guard inside."""
+    image_pull_policy: PullPolicy = "IfNotPresent"
+    """Pull policy of every container."""
+    image_pull_secrets: tuple[str, ...] = ()
+    """Names of Secrets in the resource's namespace."""
+    default_profile: str | None = None
+    """Engine profile of a resource that names none."""
+    profile_images: Mapping[str, str] = field(default_factory=dict)
+    """Image by profile, before the profile's own."""
+    host_path_prefixes: tuple[str, ...] = ()
+    """Folders of the nodes that resources may mount models from."""
+    solo_interval_seconds: int = 15
+    width_interval_seconds: int = 60
+    stale_after_seconds: int = 300
+    gate_timeout_seconds: int = 900
+
+    def rules(self) -> Rules:
+        """Return what resources are validated against."""
+        return Rules(
+            profiles={name: KnownProfile(p.image, p.uses_devices) for name, p in catalogue.PROFILES.items()},
+            default_profile=self.default_profile,
+            profile_images=self.profile_images,
+            host_path_prefixes=self.host_path_prefixes,
+        )
+
+
+class _Secret(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+
+    name: str = Field(min_length=1, max_length=253)
+
+
+class _File(BaseModel):
+    """The file, key by key; an unknown key is a typing error of the chart's owner, and refused."""
+
+    model_config = ConfigDict(alias_generator=to_camel, extra="forbid")
+
+    probe_image: str = Field(min_length=1)
+    image_pull_policy: PullPolicy = "IfNotPresent"
+    image_pull_secrets: list[_Secret] = Field(default_factory=list)
+    default_profile: str = ""
+    profile_images: dict[str, str] = Field(default_factory=dict)
+    host_path_prefixes: list[str] = Field(default_factory=list)
+    solo_interval_seconds: int = Field(default=15, ge=1, le=86_400)
+    width_interval_seconds: int = Field(default=60, ge=1, le=86_400)
+    stale_after_seconds: int = Field(default=300, ge=1, le=86_400)
+    gate_timeout_seconds: int = Field(default=900, ge=1, le=86_400)
+
+
+def parse(mapping: Mapping[str, Any]) -> OperatorSettings:
+    """Return the settings of a parsed file.
+
+    Args:
+        mapping: the file's content, in camelCase as the chart writes it.
+
+    Raises:
+        SettingsError: for a missing, unknown or impossible value.
+    """
+    try:
+        file = _File.model_validate(dict(mapping))
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        where = ".".join(str(part) for part in first["loc"]) or "settings"
+        known = ", ".join(item.alias or name for name, item in _File.model_fields.items())
+        raise SettingsError(
+            f"{where}: {first['msg']} (got {first.get('input')!r:.120}); correct it in the chart's values; "
+            f"the settings are {known}"
+        ) from error
+    for name in (file.default_profile, *file.profile_images):
+        if name and name not in catalogue.PROFILES:
+            raise SettingsError(
+                f"engine profile {name!r} is unknown; this release has {', '.join(sorted(catalogue.PROFILES))}: "
+                "correct the chart's engine.defaultProfile and engine.images"
+            )
+    for prefix in file.host_path_prefixes:
+        if not prefix.startswith("/") or ".." in prefix.split("/"):
+            raise SettingsError(
+                f"hostPathPrefixes: {prefix!r} is no absolute folder; correct the chart's models.hostPathPrefixes"
+            )
+    return OperatorSettings(
+        probe_image=file.probe_image,
+        image_pull_policy=file.image_pull_policy,
+        image_pull_secrets=tuple(secret.name for secret in file.image_pull_secrets),
+        default_profile=file.default_profile or None,
+        profile_images=dict(file.profile_images),
+        host_path_prefixes=tuple(file.host_path_prefixes),
+        solo_interval_seconds=file.solo_interval_seconds,
+        width_interval_seconds=file.width_interval_seconds,
+        stale_after_seconds=file.stale_after_seconds,
+        gate_timeout_seconds=file.gate_timeout_seconds,
+    )

@@ -1,0 +1,99 @@
+"""From the resource to the plan: everything that can change outputs, and nothing else.
+
+The served name, the port and the middleware stay out: they go to the pod's command line (``SERVING_FLAGS``).
+"""
+
+from __future__ import annotations
+
+from detinf.api.types import ModelSource, Spec
+from detinf.documents import Plan, PlanAttestation, PlanEnvironment, PlanModel
+from detinf.engines.profile import Profile
+from detinf.guard.canonical import short
+from detinf.guard.layout import MODEL_DIR
+from detinf.topology.expected import expected_topology
+
+MIN_BATCHED_TOKENS = 2048
+"""vLLM's own default for a server; fewer only make prompts wait for each other."""
+
+
+def mount_path(source: ModelSource) -> str:
+    """Return where the source is mounted in the engine container.
+
+    The claim or the folder is in the path, so that it is in the plan: another source is another revision.
+    """
+    if source.persistent_volume_claim is not None:
+        return f"{MODEL_DIR}/{source.persistent_volume_claim.claim_name}"
+    if source.host_path is not None:
+        return f"{MODEL_DIR}{source.host_path.path.rstrip('/')}"
+    raise ValueError("spec.model.source has no member; validate the resource first")
+
+
+def model_path(source: ModelSource) -> str:
+    """Return the model's folder in the engine container."""
+    path = mount_path(source)
+    if source.persistent_volume_claim is not None and source.persistent_volume_claim.path:
+        return f"{path}/{source.persistent_volume_claim.path.strip('/')}"
+    return path
+
+
+def values(spec: Spec) -> dict[str, str]:
+    """Return what the placeholders of a profile's arguments stand for."""
+    model, seqs = spec.model, spec.engine.max_num_seqs
+    return {
+        "dtype": model.dtype,
+        "max_model_len": str(model.max_model_len),
+        "max_num_seqs": str(seqs),
+        "max_num_batched_tokens": str(max(model.max_model_len, seqs, MIN_BATCHED_TOKENS)),
+        "tensor": str(spec.parallelism.tensor),
+    }
+
+
+def arguments(spec: Spec, profile: Profile) -> list[str]:
+    """Return what follows ``vllm serve MODEL``."""
+    known = values(spec)
+    words: list[str] = []
+    for argument in profile.arguments:
+        words.append(argument.flag)
+        if argument.value is not None:
+            words.append(argument.value.format(**known))
+    return words
+
+
+def build_plan(spec: Spec, name: str, profile: Profile, image: str) -> Plan:
+    """Return the plan.
+
+    Args:
+        spec: a valid spec.
+        name: metadata.name; it must not matter, and is asked for so that a profile which needs it says so here.
+        profile: the engine's profile.
+        image: the engine's image.
+    """
+    del name
+    return Plan(
+        profile=profile.name,
+        image=image,
+        model=PlanModel(
+            path=model_path(spec.model.source),
+            dtype=spec.model.dtype,
+            max_model_len=spec.model.max_model_len,
+            max_num_seqs=spec.engine.max_num_seqs,
+        ),
+        arguments=arguments(spec, profile),
+        environment=PlanEnvironment(
+            set_variables={variable.name: variable.value for variable in profile.variables},
+            unset=[variable.name for variable in profile.unset],
+        ),
+        topology=expected_topology(spec, uses_devices=profile.uses_devices),
+        attestation=PlanAttestation(processes=list(profile.processes)),
+    )
+
+
+def revision_of(plan: Plan) -> str:
+    """Return the revision: the short digest of all of the plan's bytes."""
+    return short(plan.digest())
+
+
+def gate_widths(spec: Spec, profile: Profile) -> list[int]:
+    """Return the widths that the gate proves: the profile's, and ``maxNumSeqs`` where that is smaller than some."""
+    limit = spec.engine.max_num_seqs
+    return sorted({min(width, limit) for width in profile.gate_widths} - {1})

@@ -1,0 +1,55 @@
+"""The guard's command line: ``install DIR``, or ``--plan PLAN -- vllm serve ...``."""
+
+from __future__ import annotations
+
+import contextlib
+import sys
+from pathlib import Path
+
+from detinf.guard import layout
+from detinf.guard.errors import RefusedError
+from detinf.guard.install import install
+from detinf.guard.launch import Places, launch
+
+USAGE = "usage: guard install DIRECTORY | guard [--plan FILE] -- vllm serve MODEL ..."
+LOG_BYTES = 4096  # what the kubelet keeps of a termination message
+
+
+def refuse(message: str, log: Path) -> int:
+    """Say in one line why the engine does not start, on standard error and in the termination log."""
+    line = f"detinf guard: refused: {message}\n"
+    print(line, end="", file=sys.stderr, flush=True)
+    with contextlib.suppress(OSError):  # standard error has said it already
+        log.write_bytes(line.encode()[:LOG_BYTES])
+    return layout.REFUSED_EXIT_CODE
+
+
+def main(arguments: list[str]) -> int:
+    """Run the guard; return the engine's exit code, or ``layout.REFUSED_EXIT_CODE``."""
+    if len(arguments) == 2 and arguments[0] == "install":
+        install(Path(arguments[1]))
+        return 0
+    if "--" not in arguments:
+        print(USAGE, file=sys.stderr)
+        return 64
+    split = arguments.index("--")
+    options, command = arguments[:split], arguments[split + 1 :]
+    # The paths of a pod; the tests choose others. None of these options skips a check.
+    paths = {
+        "--plan": layout.PLAN_PATH,
+        "--shared": layout.SHARED_DIR,
+        "--root": "/",
+        "--termination-log": layout.TERMINATION_LOG,
+    }
+    while options:
+        name = options.pop(0)
+        if name not in paths or not options:
+            print(f"unknown option {name!r}; {USAGE}", file=sys.stderr)
+            return 64
+        paths[name] = options.pop(0)
+    guard = Path(__file__).resolve().parent.parent.parent
+    places = Places(Path(paths["--plan"]), Path(paths["--shared"]), guard, Path(paths["--root"]))
+    try:
+        return launch(command, places)
+    except RefusedError as error:
+        return refuse(str(error), Path(paths["--termination-log"]))

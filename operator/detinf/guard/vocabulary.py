@@ -1,0 +1,57 @@
+"""Which token ids exist, from the model's own files."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path
+from typing import Any
+
+from detinf.guard.errors import RefusedError
+
+
+def _read(path: Path) -> tuple[dict[str, Any], bytes]:
+    try:
+        data = path.read_bytes()
+        parsed = json.loads(data)
+    except OSError as error:
+        raise RefusedError(
+            f"model: {path}: {error.strerror}; spec.model.source must be the folder that holds config.json"
+        ) from error
+    except ValueError as error:
+        raise RefusedError(f"model: {path} is no JSON ({error}); restore the model's files") from error
+    if not isinstance(parsed, dict):
+        raise RefusedError(f"model: {path} is no object; restore the model's files")
+    return parsed, data
+
+
+def read_vocabulary(model: Path) -> tuple[dict[str, Any], str]:
+    """Return ({"size", "specialIds"}, sha256 of config.json).
+
+    Raises:
+        RefusedError: where config.json is missing or does not say ``vocab_size``.
+    """
+    config, data = _read(model / "config.json")
+    text = config.get("text_config")
+    size = config.get("vocab_size", text.get("vocab_size") if isinstance(text, dict) else None)
+    if not isinstance(size, int) or isinstance(size, bool) or size < 1:
+        raise RefusedError(f"model: {model / 'config.json'}: vocab_size is {size!r}, expected a number of token ids")
+    special: set[int] = set()
+    sources = [config]
+    if isinstance(text, dict):
+        sources.append(text)
+    generation = model / "generation_config.json"
+    if generation.is_file():
+        sources.append(_read(generation)[0])
+    for source in sources:
+        for key in ("bos_token_id", "eos_token_id", "pad_token_id"):
+            value = source.get(key)
+            special.update(item for item in (value if isinstance(value, list) else [value]) if isinstance(item, int))
+    tokenizer = model / "tokenizer_config.json"
+    if tokenizer.is_file():
+        added = _read(tokenizer)[0].get("added_tokens_decoder")
+        for identifier, token in added.items() if isinstance(added, dict) else ():
+            if isinstance(token, dict) and token.get("special") is True and identifier.isdigit():
+                special.add(int(identifier))
+    inside = sorted(item for item in special if 0 <= item < size)
+    return {"size": size, "specialIds": inside}, "sha256:" + hashlib.sha256(data).hexdigest()

@@ -1,0 +1,133 @@
+"""vLLM's command line: ``vllm serve MODEL --flags``; and our own ``faults`` and ``make-model``."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import os
+import signal
+import sys
+import urllib.error
+import urllib.request
+from pathlib import Path
+
+from aiohttp import web
+
+from detinf_sim.faults import check_names
+from detinf_sim.model import load_model, make_model
+from detinf_sim.scheduler import Limits
+from detinf_sim.server import Server, Settings
+
+PLAIN_FLAGS = (
+    "--dtype",
+    "--tensor-parallel-size",
+    "--seed",
+    "--block-size",
+    "--generation-config",
+    "--max-logprobs",
+    "--logprobs-mode",
+    "--compilation-config",
+    "--additional-config",
+    "--distributed-executor-backend",
+    "--middleware",
+)
+"""Flags of vLLM that are taken and change nothing here."""
+
+SWITCHES = ("--enforce-eager", "--no-enable-prefix-caching", "--no-async-scheduling")
+
+
+def parser() -> argparse.ArgumentParser:
+    """Return the command line's parser."""
+    top = argparse.ArgumentParser(prog="vllm", description=__doc__)
+    commands = top.add_subparsers(dest="command", required=True)
+    serve = commands.add_parser("serve", allow_abbrev=False, help="serve a model folder under vLLM's API")
+    serve.add_argument("model", type=Path)
+    serve.add_argument("--host", default="0.0.0.0")  # noqa: S104 - vLLM's own default
+    serve.add_argument("--port", type=int, default=8000)
+    serve.add_argument("--served-model-name")
+    serve.add_argument("--max-model-len", type=int, default=8192)
+    serve.add_argument("--max-num-seqs", type=int, default=32)
+    serve.add_argument("--max-num-batched-tokens", type=int, default=8192)
+    serve.add_argument("--enable-chunked-prefill", action=argparse.BooleanOptionalAction, default=True)
+    for flag in PLAIN_FLAGS:
+        serve.add_argument(flag)
+    for flag in SWITCHES:
+        serve.add_argument(flag, action="store_true")
+    faults = commands.add_parser("faults", help="list or switch the faults of a running engine")
+    faults.add_argument("action", choices=["list", "set", "clear"])
+    faults.add_argument("names", nargs="*")
+    faults.add_argument("--port", type=int, default=8000)
+    model = commands.add_parser("make-model", help="write a model folder")
+    model.add_argument("folder", type=Path)
+    model.add_argument("--vocab-size", type=int, default=32_000)
+    return top
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run the command line."""
+    options = parser().parse_args(arguments)
+    if options.command == "make-model":
+        make_model(options.folder, options.vocab_size)
+        print(f"wrote {options.folder}: a model with {options.vocab_size} token ids")
+        return 0
+    if options.command == "faults":
+        return switch_faults(options.action, options.names, options.port)
+    try:
+        settings = Settings(
+            model=load_model(options.model),
+            served_name=options.served_model_name or str(options.model),
+            limits=Limits(
+                options.max_num_seqs,
+                options.max_num_batched_tokens,
+                options.max_model_len,
+                options.enable_chunked_prefill,
+            ),
+            step_seconds=float(os.environ.get("DETINF_SIM_STEP_MS", "2")) / 1000,
+            faults=check_names(filter(None, os.environ.get("DETINF_SIM_FAULTS", "").split(","))),
+            boot=os.environ.get("DETINF_BOOT", ""),
+        )
+    except ValueError as error:
+        print(f"vllm: {error}", file=sys.stderr)
+        return 1
+    load_seconds = float(os.environ.get("DETINF_SIM_LOAD_SECONDS", "10"))
+    return asyncio.run(serve(settings, options.host, options.port, load_seconds))
+
+
+async def serve(settings: Settings, host: str, port: int, load_seconds: float) -> int:
+    """Load, as long as real engines would have us wait; then serve until SIGTERM or SIGINT."""
+    stop = asyncio.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(number, stop.set)
+    try:
+        await asyncio.wait_for(stop.wait(), load_seconds)
+    except TimeoutError:
+        pass
+    else:
+        return 0
+    runner = web.AppRunner(Server(settings).application(), handler_cancellation=True, shutdown_timeout=5)
+    await runner.setup()
+    try:
+        await web.TCPSite(runner, host, port).start()
+        print(f"simulated engine: serving {settings.served_name} on {host}:{port}", flush=True)
+        await stop.wait()
+    finally:
+        await runner.cleanup()
+    return 0
+
+
+def switch_faults(action: str, names: list[str], port: int) -> int:
+    """Talk to a running engine on this machine's loopback."""
+    url = f"http://127.0.0.1:{port}/sim/faults"
+    body = None if action == "list" else json.dumps(names if action == "set" else []).encode()
+    request = urllib.request.Request(url, data=body, method="GET" if body is None else "PUT")
+    try:
+        with urllib.request.urlopen(request, timeout=10) as response:  # noqa: S310 - loopback
+            print(response.read().decode())
+    except urllib.error.HTTPError as error:
+        print(error.read().decode(), file=sys.stderr)
+        return 1
+    except OSError as error:
+        print(f"faults: no engine answers on {url}: {error}", file=sys.stderr)
+        return 1
+    return 0

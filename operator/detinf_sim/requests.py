@@ -1,0 +1,191 @@
+"""Reading vLLM's request bodies, and writing its answers."""
+
+from __future__ import annotations
+
+import secrets
+import uuid
+from dataclasses import dataclass
+from typing import Any
+
+from detinf_sim.scheduler import Emission, Request
+
+MAX_LOGPROBS = 20
+
+
+class BadRequestError(ValueError):
+    """A request that vLLM answers with 400; ``param`` names the field."""
+
+    def __init__(self, message: str, param: str | None = None) -> None:
+        """Keep the field's name."""
+        super().__init__(message)
+        self.param = param
+
+    def body(self) -> dict[str, Any]:
+        """Return vLLM's error body."""
+        return {"error": {"message": str(self), "type": "BadRequestError", "param": self.param, "code": 400}}
+
+
+@dataclass(frozen=True)
+class Completion:
+    """A parsed request for completions: one core request for each choice."""
+
+    identifier: str
+    requests: list[Request]
+    logprobs: int | None
+    stream: bool
+    include_usage: bool
+    token_ids: bool
+    tokens_as_ids: bool
+    chat: bool = False
+
+
+def _prompts(body: dict[str, Any], vocabulary_size: int) -> list[list[int]]:
+    prompt = body.get("prompt")
+    if isinstance(prompt, str):
+        return [[byte % vocabulary_size for byte in prompt.encode()]]
+    if isinstance(prompt, list) and prompt:
+        if all(isinstance(item, int) and not isinstance(item, bool) for item in prompt):
+            return [list(prompt)]
+        if all(isinstance(item, str) for item in prompt):
+            return [[byte % vocabulary_size for byte in item.encode()] for item in prompt]
+        if all(isinstance(item, list) and all(isinstance(token, int) for token in item) for item in prompt):
+            return [list(item) for item in prompt]
+    raise BadRequestError("Either prompt or prompt_embeds must be provided and non-empty.", "prompt")
+
+
+def _number(body: dict[str, Any], name: str, default: float, *, low: float, high: float) -> float:
+    value = body.get(name)
+    if value is None:
+        return default
+    if not isinstance(value, (int, float)) or isinstance(value, bool) or not low <= value <= high:
+        raise BadRequestError(f"{name} must be between {low} and {high}, got {value!r}.", name)
+    return value
+
+
+def parse(body: Any, *, vocabulary_size: int, eos: frozenset[int], chat: bool) -> Completion:
+    """Read a body of ``/v1/completions`` or ``/v1/chat/completions``.
+
+    Raises:
+        BadRequestError: in vLLM's words.
+    """
+    if not isinstance(body, dict):
+        raise BadRequestError("The body must be a JSON object.")
+    if chat:
+        messages = body.get("messages")
+        if not isinstance(messages, list) or not messages or not all(isinstance(item, dict) for item in messages):
+            raise BadRequestError("messages must be a non-empty list of objects.", "messages")
+        text = "".join(f"<{item.get('role', 'user')}>{item.get('content', '')}" for item in messages)
+        prompts = [[byte % vocabulary_size for byte in text.encode()]]
+        logprobs = int(body.get("top_logprobs") or 1) if body.get("logprobs") else None
+    else:
+        prompts = _prompts(body, vocabulary_size)
+        logprobs = body.get("logprobs")
+    if logprobs is not None and not 0 <= logprobs <= MAX_LOGPROBS:
+        raise BadRequestError(
+            f"Requested sample logprobs of {logprobs}, which is greater than max allowed: {MAX_LOGPROBS}", "logprobs"
+        )
+    salt = body.get("cache_salt")
+    if salt is not None and (not isinstance(salt, str) or not salt or "/" in salt):
+        raise BadRequestError("Parameter 'cache_salt' must be a non-empty string without '/'.", "cache_salt")
+    most = int(_number(body, "max_tokens", 16, low=1, high=1_000_000))
+    most = int(_number(body, "max_completion_tokens", most, low=1, high=1_000_000))
+    temperature = _number(body, "temperature", 1.0, low=0, high=2)
+    seed = body.get("seed")
+    identifier = f"{'chatcmpl' if chat else 'cmpl'}-{uuid.uuid4().hex}"
+    count = int(_number(body, "n", 1, low=1, high=128))
+    requests = [
+        Request(
+            identifier=f"{identifier}-{index * count + copy}",
+            prompt=prompt,
+            max_tokens=most,
+            min_tokens=int(_number(body, "min_tokens", 0, low=0, high=most)),
+            temperature=temperature,
+            top_k=int(_number(body, "top_k", 0, low=-1, high=1_000_000)),
+            top_p=_number(body, "top_p", 1.0, low=0.0, high=1.0),
+            # As measured in vLLM: n=3, seed=7 equals the seeds 7, 8 and 9; without a seed every answer is another.
+            seed=secrets.randbits(48) if seed is None else int(seed) + copy,
+            logprobs=logprobs or 1,
+            stop_ids=frozenset() if body.get("ignore_eos") else eos,
+        )
+        for index, prompt in enumerate(prompts)
+        for copy in range(count)
+    ]
+    options = body.get("stream_options") or {}
+    return Completion(
+        identifier=identifier,
+        requests=requests,
+        logprobs=logprobs,
+        stream=bool(body.get("stream")),
+        include_usage=bool(options.get("include_usage")),
+        token_ids=bool(body.get("return_token_ids")),
+        tokens_as_ids=bool(body.get("return_tokens_as_token_ids")),
+        chat=chat,
+    )
+
+
+def text_of(token: int) -> str:
+    """Return the text of a token."""
+    return f" t{token}"
+
+
+def choice(completion: Completion, index: int, emissions: list[Emission], *, digits: int | None) -> dict[str, Any]:
+    """Return one choice of an answer, or of a stream's chunk.
+
+    Args:
+        completion: what was asked.
+        index: which choice.
+        emissions: its tokens, in order.
+        digits: where given, logprobs are rounded to so many decimals (the fault of a proxy, not of an engine).
+    """
+
+    def name(token: int) -> str:
+        return f"token_id:{token}" if completion.tokens_as_ids else text_of(token)
+
+    def value(logprob: float) -> float:
+        return logprob if digits is None else round(logprob, digits)
+
+    tokens = [emission.token for emission in emissions]
+    text = "".join(text_of(token) for token in tokens)
+    finish = emissions[-1].finish_reason if emissions else None
+    result: dict[str, Any] = {"index": index, "finish_reason": finish, "stop_reason": None}
+    logprobs: dict[str, Any] | None = None
+    if completion.chat:
+        if completion.logprobs is not None:
+            logprobs = {
+                "content": [
+                    {
+                        "token": name(emission.token),
+                        "logprob": value(emission.logprob),
+                        "bytes": list(text_of(emission.token).encode()),
+                        "top_logprobs": [
+                            {"token": name(token), "logprob": value(logprob), "bytes": list(text_of(token).encode())}
+                            for token, logprob in emission.top
+                        ],
+                    }
+                    for emission in emissions
+                ]
+            }
+        part = {"role": "assistant", "content": text}
+        result["delta" if completion.stream else "message"] = part
+    else:
+        result["text"] = text
+        if completion.logprobs is not None:
+            offsets = [0]
+            for token in tokens:
+                offsets.append(offsets[-1] + len(text_of(token)))
+            logprobs = {
+                "text_offset": offsets[:-1],
+                "token_logprobs": [value(emission.logprob) for emission in emissions],
+                "tokens": [name(token) for token in tokens],
+                "top_logprobs": [
+                    {name(token): value(logprob) for token, logprob in emission.top}
+                    | {name(emission.token): value(emission.logprob)}
+                    for emission in emissions
+                ],
+            }
+    result["logprobs"] = logprobs
+    if completion.token_ids:
+        result["token_ids"] = tokens
+        if not completion.stream:
+            result["prompt_token_ids"] = completion.requests[index].prompt
+    return result
