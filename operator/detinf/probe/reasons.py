@@ -1,0 +1,42 @@
+"""Why a comparison was not conclusive, or what it found: one word each, explained in docs/reference/verdicts.md."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+
+
+class Reason(StrEnum):
+    """Reasons of verdicts."""
+
+    EQUAL = "Equal"
+    DIFFERENT = "Different"
+    # The answer did not arrive whole.
+    TRANSPORT = "Transport"
+    TIMEOUT = "Timeout"
+    RATE_LIMITED = "RateLimited"
+    UNAVAILABLE = "Unavailable"
+    HTTP_STATUS = "HttpStatus"
+    TRUNCATED = "Truncated"
+    # The answer is none that could be compared.
+    GARBAGE = "Garbage"
+    SHAPE = "Shape"
+    FINISH_REASON = "FinishReason"
+    PRECISION_LOST = "PrecisionLost"
+    FLOOR_VALUE = "FloorValue"
+    # The engine is not the one that was asked.
+    ENGINE_CHANGED = "EngineChanged"
+    # The disturbance was not proven.
+    NOT_BATCHED = "NotBatched"
+    METRICS_MISSING = "MetricsMissing"
+    # Users come first.
+    BUSY = "Busy"
+
+
+class InconclusiveError(Exception):
+    """A comparison that proves nothing, with its reason and what was seen."""
+
+    def __init__(self, reason: Reason, detail: str) -> None:
+        """Keep the reason."""
+        super().__init__(f"{reason}: {detail}")
+        self.reason = reason
+        self.detail = detail

@@ -1,0 +1,114 @@
+"""The verdict on a round of answers: PASS, FAIL or INCONCLUSIVE (probing.md 2.3).
+
+*Inequality needs no witness; equality does.* Two different answers of one engine to one request break the promise
+whether or not the batch formed as intended. Equal answers prove nothing unless the disturbance took place.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from detinf.api.types import Promise
+from detinf.documents import Verdict, Witness
+from detinf.probe.comparison import Difference, compare
+from detinf.probe.observation import Observation
+from detinf.probe.reasons import InconclusiveError, Reason
+
+NO_WITNESS = Witness(kind="None", width=1, detail="nothing to prove: the request was alone")
+
+
+@dataclass(frozen=True)
+class Asked:
+    """One request of a round: what came back, and what it is held against."""
+
+    reference: str
+    expected: Observation
+    observed: Observation | InconclusiveError
+
+
+@dataclass(frozen=True)
+class Finding:
+    """The first difference of a round."""
+
+    asked: Asked
+    difference: Difference
+
+    @property
+    def observed(self) -> Observation:
+        """Return the answer that differs."""
+        assert isinstance(self.asked.observed, Observation)  # noqa: S101 - only compared answers are findings
+        return self.asked.observed
+
+
+@dataclass(frozen=True)
+class Round:
+    """The verdict on one relation under one condition, once."""
+
+    relation: str
+    condition: str
+    verdict: Verdict
+    reason: Reason
+    detail: str
+    comparisons: int
+    witness: Witness
+    finding: Finding | None = None
+
+
+def judge(
+    relation: str,
+    condition: str,
+    asked: Sequence[Asked],
+    *,
+    promise: Promise,
+    witness: Witness = NO_WITNESS,
+    proven: bool = True,
+    missing: Reason = Reason.NOT_BATCHED,
+    engine_changed: str | None = None,
+) -> Round:
+    """Return the verdict on a round.
+
+    Args:
+        relation: S01, S02 or S03.
+        condition: such as ``width=8``.
+        asked: its requests.
+        promise: what has to be equal.
+        witness: what was proven about the disturbance.
+        proven: whether that is enough for equality to count.
+        missing: the reason where it is not.
+        engine_changed: how the engine's identity changed during the round; None where it did not.
+    """
+
+    def conclude(verdict: Verdict, reason: Reason, detail: str, finding: Finding | None = None) -> Round:
+        count = sum(1 for item in asked if isinstance(item.observed, Observation))
+        return Round(relation, condition, verdict, reason, detail, count, witness, finding)
+
+    if engine_changed is not None:
+        return conclude(Verdict.INCONCLUSIVE, Reason.ENGINE_CHANGED, engine_changed)
+    for item in asked:
+        if isinstance(item.observed, Observation) and (found := compare(item.expected, item.observed, promise)):
+            where = f"{item.reference}: {found.observable} differs at position {found.position}"
+            return conclude(Verdict.FAIL, Reason.DIFFERENT, where, Finding(item, found))
+    for item in asked:
+        if isinstance(item.observed, InconclusiveError):
+            return conclude(Verdict.INCONCLUSIVE, item.observed.reason, f"{item.reference}: {item.observed.detail}")
+    if not proven:
+        return conclude(Verdict.INCONCLUSIVE, missing, witness.detail)
+    return conclude(Verdict.PASS, Reason.EQUAL, witness.detail)
+
+
+def hint(relation: str, condition: str, failing: Mapping[tuple[str, str], bool]) -> str:
+    """Return where to look first (probing.md section 10).
+
+    Args:
+        relation: of the difference.
+        condition: of the difference.
+        failing: (relation, condition) to whether its last conclusive round failed.
+    """
+    if relation == "S01":
+        return "run to run: the same request alone gave two answers (atomics, races, HCCL not strict)"
+    if relation == "S02":
+        return "drift: this engine differs from the baseline when it is alone (device, driver, weights, image)"
+    passing = [key[1] for key, failed in failing.items() if key[0] == "S03" and not failed]
+    clean = f"; clean at {', '.join(sorted(passing))}" if passing else ""
+    return f"batch width: a kernel or graph bucket chosen by the number of requests, at {condition}{clean}"
