@@ -6,11 +6,10 @@ The served name, the port and the middleware stay out: they go to the pod's comm
 from __future__ import annotations
 
 from detinf.api.types import ModelSource, Spec
-from detinf.documents import Plan, PlanAttestation, PlanEnvironment, PlanModel
+from detinf.documents import Plan, PlanAttestation, PlanEnvironment, PlanModel, PlanTopology
 from detinf.engines.profile import Profile
 from detinf.guard.canonical import short
 from detinf.guard.layout import MODEL_DIR
-from detinf.topology.expected import expected_topology
 
 MIN_BATCHED_TOKENS = 2048
 """vLLM's own default for a server; fewer only make prompts wait for each other."""
@@ -59,16 +58,15 @@ def arguments(spec: Spec, profile: Profile) -> list[str]:
     return words
 
 
-def build_plan(spec: Spec, name: str, profile: Profile, image: str) -> Plan:
+def build_plan(spec: Spec, profile: Profile, image: str, topology: PlanTopology) -> Plan:
     """Return the plan.
 
     Args:
         spec: a valid spec.
-        name: metadata.name; it must not matter, and is asked for so that a profile which needs it says so here.
         profile: the engine's profile.
         image: the engine's image.
+        topology: what the guard must find (``detinf.topology.expected``).
     """
-    del name
     return Plan(
         profile=profile.name,
         image=image,
@@ -83,7 +81,7 @@ def build_plan(spec: Spec, name: str, profile: Profile, image: str) -> Plan:
             set_variables={variable.name: variable.value for variable in profile.variables},
             unset=[variable.name for variable in profile.unset],
         ),
-        topology=expected_topology(spec, uses_devices=profile.uses_devices),
+        topology=topology,
         attestation=PlanAttestation(processes=list(profile.processes)),
     )
 

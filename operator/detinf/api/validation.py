@@ -1,0 +1,112 @@
+"""What the schema cannot know: profiles, images, allowed folders. And the schema again, for what got past it.
+
+A resource that cannot be read is a problem to report, never an exception: the API server may hold objects that an
+older schema let in.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from pydantic import ValidationError
+
+from detinf.api.types import Spec
+
+
+@dataclass(frozen=True)
+class Problem:
+    """One thing that is wrong with a resource."""
+
+    field: str
+    value: str
+    remedy: str
+
+    def __str__(self) -> str:
+        """Return the sentence for people."""
+        return f"{self.field} is {self.value}: {self.remedy}"
+
+
+@dataclass(frozen=True)
+class KnownProfile:
+    """What validation has to know of an engine profile."""
+
+    image: str | None
+    uses_devices: bool
+
+
+@dataclass(frozen=True)
+class Rules:
+    """What this release and the chart's owner allow."""
+
+    profiles: Mapping[str, KnownProfile]
+    default_profile: str | None = None
+    profile_images: Mapping[str, str] = field(default_factory=dict)
+    host_path_prefixes: tuple[str, ...] = ()
+
+
+def read_spec(resource: Mapping[str, Any]) -> tuple[Spec | None, list[Problem]]:
+    """Return the spec, or why it cannot be read."""
+    try:
+        return Spec.model_validate(resource.get("spec")), []
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        where = ".".join(["spec", *(str(part) for part in first["loc"])])
+        return None, [Problem(where, f"{first.get('input')!r:.120}", f"{first['msg']}; correct it and apply again")]
+
+
+def check(spec: Spec, rules: Rules) -> list[Problem]:
+    """Return everything that keeps a readable spec from being carried out."""
+    return [*_engine(spec, rules), *_source(spec, rules)]
+
+
+def validate(resource: Mapping[str, Any], rules: Rules) -> tuple[Spec | None, list[Problem]]:
+    """Return the spec where it can be read, and every problem; without problems it can be carried out."""
+    spec, problems = read_spec(resource)
+    return spec, problems if spec is None else check(spec, rules)
+
+
+def _engine(spec: Spec, rules: Rules) -> list[Problem]:
+    known = ", ".join(sorted(rules.profiles))
+    name = spec.engine.profile or rules.default_profile
+    if not name:
+        remedy = f"name one of {known}, or set the chart's engine.defaultProfile"
+        return [Problem("spec.engine.profile", "not set", remedy)]
+    profile = rules.profiles.get(name)
+    if profile is None:
+        remedy = f"this release cannot attest that engine; use one of {known}"
+        return [Problem("spec.engine.profile", repr(name), remedy)]
+    problems = []
+    if not (spec.engine.image or rules.profile_images.get(name) or profile.image):
+        remedy = f"profile {name} has no published image; name one here or in the chart's engine.images"
+        problems.append(Problem("spec.engine.image", "not set", remedy))
+    if profile.uses_devices:
+        return problems
+    if spec.parallelism.tensor > 1:
+        remedy = f"profile {name} uses no NPUs; use 1"
+        problems.append(Problem("spec.parallelism.tensor", str(spec.parallelism.tensor), remedy))
+    for item, value in spec.topology.model_dump(by_alias=True, exclude_none=True).items():
+        remedy = f"profile {name} uses no NPUs, so nothing could verify it; remove it"
+        problems.append(Problem(f"spec.topology.{item}", repr(value), remedy))
+    return problems
+
+
+def _source(spec: Spec, rules: Rules) -> list[Problem]:
+    source = spec.model.source
+    if (source.persistent_volume_claim is None) == (source.host_path is None):
+        remedy = "set exactly one of persistentVolumeClaim and hostPath"
+        return [Problem("spec.model.source", "both" if source.host_path else "empty", remedy)]
+    if source.host_path is None:
+        return []
+    path = source.host_path.path
+    # A CR author must not read a node through us: a folder counts as under a prefix by whole components alone.
+    parts = path.split("/")
+    if not path.startswith("/") or ".." in parts or "." in parts:
+        return [Problem("spec.model.source.hostPath.path", repr(path), "use an absolute path without '.' and '..'")]
+    cleaned = "/".join(part for part in parts if part) + "/"
+    if any(cleaned.startswith(prefix.strip("/") + "/") for prefix in rules.host_path_prefixes if prefix.strip("/")):
+        return []
+    allowed = ", ".join(rules.host_path_prefixes) or "none"
+    remedy = f"use a folder under an allowed prefix ({allowed}), or have the chart's models.hostPathPrefixes extended"
+    return [Problem("spec.model.source.hostPath.path", repr(path), remedy)]

@@ -1,0 +1,209 @@
+"""The pod of a replica, as in docs/design.md, *The pods*."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from detinf.api import names
+from detinf.api.types import Spec
+from detinf.cluster.port import Manifest
+from detinf.controller.builders.parts import Resource, name_of
+from detinf.controller.builders.probe_settings import served_name
+from detinf.controller.settings import OperatorSettings
+from detinf.documents import Plan
+from detinf.engines.catalogue import PROFILES
+from detinf.engines.plan import mount_path, revision_of
+from detinf.engines.profile import Profile
+from detinf.guard import layout
+from detinf.topology.expected import node_labels
+
+USER = 65532
+"""The user of all containers; the engine image need not know it."""
+STARTUP_PERIOD_SECONDS = 2
+
+GUARD, SHARED, STATE, TMP, PROBE_TMP = "guard", "shared", "state", "tmp", "probe-tmp"
+PLAN, SETTINGS, DELIVERY, PODINFO, MODEL, SHM = "plan", "probe-settings", "baselines", "podinfo", "model", "shm"
+
+
+def pod_spec(resource: Resource, spec: Spec, plan: Plan, settings: OperatorSettings) -> Manifest:
+    """Return the pod's spec."""
+    profile = PROFILES[plan.profile]
+    scheduling = spec.scheduling
+    pod: Manifest = {
+        "automountServiceAccountToken": False,
+        "enableServiceLinks": False,
+        "terminationGracePeriodSeconds": 30,
+        "securityContext": {
+            "runAsNonRoot": True,
+            "runAsUser": USER,
+            "runAsGroup": USER,
+            "seccompProfile": {"type": "RuntimeDefault"},
+        },
+        "initContainers": [guard_install(settings), probe(settings)],
+        "containers": [engine(resource, spec, plan, profile, settings)],
+        "volumes": volumes(resource, spec, plan, profile),
+    }
+    optional: dict[str, Any] = {
+        "imagePullSecrets": [{"name": secret} for secret in settings.image_pull_secrets],
+        "nodeSelector": dict(scheduling.node_selector) | (node_labels(spec) if profile.uses_devices else {}),
+        "tolerations": [item.model_dump(by_alias=True, exclude_none=True) for item in scheduling.tolerations],
+        "schedulerName": scheduling.scheduler_name,
+        "runtimeClassName": scheduling.runtime_class_name,
+        "priorityClassName": scheduling.priority_class_name,
+    }
+    return pod | {key: value for key, value in optional.items() if value}
+
+
+def _container_security() -> dict[str, Any]:
+    return {
+        "allowPrivilegeEscalation": False,
+        "capabilities": {"drop": ["ALL"]},
+        "readOnlyRootFilesystem": True,
+    }
+
+
+def _field(name: str, path: str) -> dict[str, Any]:
+    return {"name": name, "valueFrom": {"fieldRef": {"fieldPath": path}}}
+
+
+def _identity() -> list[dict[str, Any]]:
+    return [
+        _field("POD_NAMESPACE", "metadata.namespace"),
+        _field("POD_NAME", "metadata.name"),
+        _field("POD_UID", "metadata.uid"),
+        _field("NODE_NAME", "spec.nodeName"),
+    ]
+
+
+def _mount(volume: str, path: str, *, read_only: bool = True) -> dict[str, Any]:
+    mount: dict[str, Any] = {"name": volume, "mountPath": path}
+    return mount | {"readOnly": True} if read_only else mount
+
+
+def guard_install(settings: OperatorSettings) -> Manifest:
+    """Return the init container that copies the guard to where the engine's image can run it."""
+    return {
+        "name": names.GUARD_INSTALL_CONTAINER,
+        "image": settings.probe_image,
+        "imagePullPolicy": settings.image_pull_policy,
+        "command": ["python3", "-m", "detinf.guard", "install", layout.GUARD_DIR],
+        "resources": {"requests": {"cpu": "10m", "memory": "32Mi"}, "limits": {"memory": "128Mi"}},
+        "securityContext": _container_security(),
+        "volumeMounts": [_mount(GUARD, layout.GUARD_DIR, read_only=False)],
+    }
+
+
+def probe(settings: OperatorSettings) -> Manifest:
+    """Return the native sidecar: it holds its port before the engine starts, and outlives it for the last pull.
+
+    It has no startup probe: the kubelet would wait for it before it starts the engine that the probe waits for.
+    """
+    return {
+        "name": names.PROBE_CONTAINER,
+        "image": settings.probe_image,
+        "imagePullPolicy": settings.image_pull_policy,
+        "restartPolicy": "Always",
+        "command": ["python3", "-m", "detinf.probe"],
+        "env": [*_identity(), {"name": "PYTHONUNBUFFERED", "value": "1"}],
+        "ports": [{"name": "probe", "containerPort": layout.PROBE_PORT, "protocol": "TCP"}],
+        "resources": {"requests": {"cpu": "25m", "memory": "64Mi"}, "limits": {"memory": "256Mi"}},
+        "securityContext": _container_security(),
+        "volumeMounts": [
+            _mount(SHARED, layout.SHARED_DIR),
+            _mount(STATE, layout.STATE_DIR, read_only=False),
+            _mount(PLAN, layout.PLAN_PATH.rpartition("/")[0]),
+            _mount(SETTINGS, layout.SETTINGS_PATH.rpartition("/")[0]),
+            _mount(DELIVERY, layout.DELIVERY_DIR),
+            _mount(PODINFO, layout.PODINFO_DIR),
+            _mount(PROBE_TMP, "/tmp", read_only=False),  # noqa: S108 - an emptyDir
+        ],
+    }
+
+
+def engine_command(resource: Resource, spec: Spec, plan: Plan, profile: Profile) -> list[str]:
+    """Return the engine container's command: the guard, and what it is to run."""
+    serving = ["--host", "0.0.0.0", "--port", str(layout.ENGINE_PORT)]  # noqa: S104 - a pod serves on its own address
+    serving += ["--served-model-name", served_name(resource, spec)]
+    if profile.middleware:
+        serving += ["--middleware", profile.middleware]
+    guard = ["python3", layout.GUARD_DIR, "--plan", layout.PLAN_PATH, "--"]
+    return [*guard, "vllm", "serve", plan.model.path, *plan.arguments, *serving]
+
+
+def engine(resource: Resource, spec: Spec, plan: Plan, profile: Profile, settings: OperatorSettings) -> Manifest:
+    """Return the engine container.
+
+    Its readiness is the probe's judgement. It sits here and not on the probe, so that a restart of this container
+    resets it: an engine that nobody has gated is never ready. It has no liveness probe: the guard ends with its engine.
+    """
+    attempts = -(-spec.engine.startup_timeout_seconds // STARTUP_PERIOD_SECONDS)
+    return {
+        "name": names.ENGINE_CONTAINER,
+        "image": plan.image,
+        "imagePullPolicy": settings.image_pull_policy,
+        "command": engine_command(resource, spec, plan, profile),
+        "env": [*_identity(), *({"name": item.name, "value": item.value} for item in profile.pod_variables)],
+        "ports": [{"name": "http", "containerPort": layout.ENGINE_PORT, "protocol": "TCP"}],
+        "resources": engine_resources(spec, profile),
+        "startupProbe": {
+            "httpGet": {"path": "/health", "port": "http"},
+            "periodSeconds": STARTUP_PERIOD_SECONDS,
+            "timeoutSeconds": 2,
+            "failureThreshold": attempts,
+        },
+        "readinessProbe": {
+            "httpGet": {"path": "/readyz", "port": layout.PROBE_PORT},
+            "periodSeconds": 1,
+            "timeoutSeconds": 2,
+            "failureThreshold": 1,
+        },
+        "securityContext": _container_security(),
+        "terminationMessagePath": layout.TERMINATION_LOG,
+        "terminationMessagePolicy": "File",
+        "volumeMounts": [
+            _mount(GUARD, layout.GUARD_DIR),
+            _mount(PLAN, layout.PLAN_PATH.rpartition("/")[0]),
+            _mount(SHARED, layout.SHARED_DIR, read_only=False),
+            _mount(MODEL, mount_path(spec.model.source)),
+            _mount(TMP, "/tmp", read_only=False),  # noqa: S108 - an emptyDir
+            _mount(SHM, "/dev/shm", read_only=False),  # noqa: S108 - an emptyDir in memory
+        ],
+    }
+
+
+def engine_resources(spec: Spec, profile: Profile) -> Manifest:
+    """Return requests and limits: the resource's own, else the profile's requests, and the NPUs."""
+    asked = spec.engine.resources
+    requests = {key: str(value) for key, value in asked.requests.items()} or dict(profile.default_requests)
+    limits = {key: str(value) for key, value in asked.limits.items()}
+    if profile.uses_devices:
+        devices = {spec.scheduling.resource_name: str(spec.parallelism.tensor)}
+        requests, limits = requests | devices, limits | devices
+    return {key: value for key, value in (("requests", requests), ("limits", limits)) if value}
+
+
+def volumes(resource: Resource, spec: Spec, plan: Plan, profile: Profile) -> list[Manifest]:
+    """Return the pod's volumes; ``detinf.guard.layout`` says what each is for."""
+    name = name_of(resource)
+    claim, folder = spec.model.source.persistent_volume_claim, spec.model.source.host_path
+    if claim is not None:
+        model: Manifest = {"persistentVolumeClaim": {"claimName": claim.claim_name, "readOnly": True}}
+    elif folder is not None:
+        model = {"hostPath": {"path": folder.path, "type": "Directory"}}
+    else:
+        raise ValueError("spec.model.source has no member; validate the resource first")
+    labels = {"path": "labels", "fieldRef": {"fieldPath": "metadata.labels"}}
+    annotations = {"path": "annotations", "fieldRef": {"fieldPath": "metadata.annotations"}}
+    return [
+        {"name": GUARD, "emptyDir": {"sizeLimit": "16Mi"}},
+        {"name": SHARED, "emptyDir": {"sizeLimit": "64Mi"}},
+        {"name": STATE, "emptyDir": {"sizeLimit": "16Mi"}},
+        {"name": PLAN, "configMap": {"name": names.plan_name(name, revision_of(plan))}},
+        {"name": SETTINGS, "configMap": {"name": names.settings_name(name)}},
+        {"name": DELIVERY, "configMap": {"name": names.delivery_name(name)}},
+        {"name": PODINFO, "downwardAPI": {"items": [labels, annotations]}},
+        {"name": MODEL, **model},
+        {"name": TMP, "emptyDir": {}},
+        {"name": PROBE_TMP, "emptyDir": {"sizeLimit": "16Mi"}},
+        {"name": SHM, "emptyDir": {"medium": "Memory", "sizeLimit": profile.shared_memory}},
+    ]

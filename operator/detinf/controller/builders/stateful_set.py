@@ -1,0 +1,53 @@
+"""The StatefulSet of one replica: one pod, which the controller alone replaces.
+
+One StatefulSet for each replica, because a StatefulSet of all of them would choose for itself which pod is replaced
+first and which one a smaller number of replicas leaves.
+"""
+
+from __future__ import annotations
+
+from detinf.api import names
+from detinf.api.types import Spec
+from detinf.cluster.port import Manifest
+from detinf.controller.builders.parts import Resource, metadata, name_of
+from detinf.controller.builders.pod import pod_spec
+from detinf.controller.settings import OperatorSettings
+from detinf.documents import Plan
+from detinf.engines.plan import revision_of
+from detinf.guard.canonical import digest, short
+
+
+def stateful_set(resource: Resource, spec: Spec, plan: Plan, settings: OperatorSettings, index: int) -> Manifest:
+    """Return the StatefulSet of one replica at the plan's revision."""
+    name, revision = name_of(resource), revision_of(plan)
+    pod = pod_spec(resource, spec, plan, settings)
+    identity = names.selector(name) | {names.LABEL_REPLICA: str(index)}
+    version = {
+        names.LABEL_REVISION: revision,
+        # Of the whole pod. What the plan says is in both labels, so that at one revision it tells of all the rest:
+        # the images of probe and guard, resources, scheduling.
+        names.LABEL_RUNTIME: short(digest(pod)),
+    }
+    return {
+        "apiVersion": "apps/v1",
+        "kind": "StatefulSet",
+        "metadata": metadata(resource, names.replica_name(name, index), {names.LABEL_REPLICA: str(index)} | version),
+        "spec": {
+            "replicas": 1,
+            "serviceName": names.headless_service_name(name),
+            "podManagementPolicy": "Parallel",
+            # Only the controller replaces a pod, and a pod that waits unready can still take a new revision.
+            "updateStrategy": {"type": "OnDelete"},
+            "selector": {"matchLabels": identity},
+            "template": {
+                "metadata": {
+                    "labels": names.common_labels(name)
+                    | identity
+                    | version
+                    # Serving does not depend on a living controller: only a finding takes this label away.
+                    | {names.LABEL_SERVING: "true"}
+                },
+                "spec": pod,
+            },
+        },
+    }
