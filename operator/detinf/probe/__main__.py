@@ -1,0 +1,7 @@
+"""``python -m detinf.probe``."""
+
+import sys
+
+from detinf.probe.app import main
+
+sys.exit(main())

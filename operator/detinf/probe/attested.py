@@ -1,0 +1,78 @@
+"""Who runs now: the attestations of the present boot, read from the shared folder at the moment they are asked for."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from detinf.documents import Attestation, DocumentError, Plan
+from detinf.guard.canonical import digest_bytes
+from detinf.guard.layout import attestation_path
+
+
+@dataclass(frozen=True)
+class Attested:
+    """A complete, right and consistent set of attestations."""
+
+    boot: str
+    boot_started_unix_ms: int
+    plan: Plan
+    plan_digest: str
+    fingerprint: str
+    vocabulary_size: int
+    special_ids: tuple[int, ...]
+
+
+def read_attested(plan_path: Path, shared: Path) -> Attested | list[str]:
+    """Return what is attested now, or why that is not enough to serve."""
+    try:
+        data = plan_path.read_bytes()
+        plan = Plan.parse(data)
+    except OSError as error:
+        return [f"plan: {plan_path}: {error.strerror}"]
+    except DocumentError as error:
+        return [str(error)]
+    plan_digest = digest_bytes(data)
+    if not plan.attestation.processes:
+        return ["plan: attestation.processes is empty: nobody would vouch for this engine"]
+    read = [_read(process, shared) for process in plan.attestation.processes]
+    found = [item for item in read if isinstance(item, Attestation)]
+    problems = [item for item in read if isinstance(item, str)]
+    for attestation in found:
+        problems += _problems(attestation, found[0].boot, plan_digest)
+    if problems:
+        return problems
+    first = found[0]
+    return Attested(
+        first.boot,
+        first.boot_started_unix_ms,
+        plan,
+        plan_digest,
+        first.fingerprint,
+        first.vocabulary.size,
+        tuple(first.vocabulary.special_ids),
+    )
+
+
+def _read(process: str, shared: Path) -> Attestation | str:
+    try:
+        return Attestation.parse(Path(attestation_path(process, str(shared))).read_bytes())
+    except FileNotFoundError:
+        return f"no attestation of {process} yet: the engine is starting, or its guard refused"
+    except OSError as error:
+        return f"attestation of {process}: {error.strerror}"
+    except DocumentError as error:
+        return str(error)
+
+
+def _problems(attestation: Attestation, boot: str, plan_digest: str) -> list[str]:
+    name = attestation.process
+    problems = []
+    if attestation.plan_digest != plan_digest:
+        problems.append(f"attestation of {name}: it is for plan {attestation.plan_digest}, ours is {plan_digest}")
+    if attestation.fingerprint != attestation.expected_fingerprint:
+        expected = attestation.expected_fingerprint
+        problems.append(f"attestation of {name}: fingerprint {attestation.fingerprint}, expected {expected}")
+    if attestation.boot != boot:
+        problems.append(f"attestation of {name}: boot {attestation.boot} is not {boot}")
+    return problems

@@ -1,0 +1,190 @@
+"""HTTP to the engine: fixed requests in vLLM's own field names, and what went wrong named exactly."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import secrets
+from dataclasses import dataclass
+from typing import Any, Self
+
+import aiohttp
+
+from detinf.documents import Reference
+from detinf.guard.layout import BOOT_HEADER
+from detinf.probe.observation import Observation, parse_completion
+from detinf.probe.reasons import InconclusiveError, Reason
+from detinf.probe.witness import Snapshot, parse_metrics
+
+REQUEST_SECONDS = 300
+"""A slow engine is slow, not wrong; a request that never ends must not stop the probe for ever."""
+METRICS_SECONDS = 10
+
+STATUS_REASONS = {429: Reason.RATE_LIMITED, 503: Reason.UNAVAILABLE}
+
+
+@dataclass(frozen=True)
+class EngineIdentity:
+    """Which process answers: its boot, and when it started; None where the engine does not say."""
+
+    boot: str | None
+    started: float | None
+
+
+class EngineClient:
+    """One engine, seen from beside it."""
+
+    def __init__(self, base_url: str, model: str, *, boot: str | None) -> None:
+        """Prepare; nothing is sent yet.
+
+        Args:
+            base_url: such as ``http://127.0.0.1:8000``.
+            model: ``--served-model-name``.
+            boot: the boot that every answer must carry; None for an engine that was not started by a guard.
+        """
+        self.base_url = base_url.rstrip("/")
+        self.model = model
+        self.boot = boot
+        self.tokens_sent = 0
+        self.tokens_received = 0
+        self._salts = itertools.count()
+        self._salt = secrets.token_hex(6)
+        self._session: aiohttp.ClientSession | None = None
+
+    async def __aenter__(self) -> Self:
+        """Open the connection pool."""
+        timeout = aiohttp.ClientTimeout(total=REQUEST_SECONDS)
+        # trust_env off: a proxy between us and the engine beside us could only hide things.
+        self._session = aiohttp.ClientSession(
+            timeout=timeout, connector=aiohttp.TCPConnector(limit=0), trust_env=False, auto_decompress=True
+        )
+        return self
+
+    async def __aexit__(self, *_error: object) -> None:
+        """Close the connection pool."""
+        if self._session is not None:
+            await self._session.close()
+
+    @property
+    def session(self) -> aiohttp.ClientSession:
+        """Return the open connection pool.
+
+        Raises:
+            RuntimeError: outside ``async with``.
+        """
+        if self._session is None:
+            raise RuntimeError("EngineClient is used outside `async with`")
+        return self._session
+
+    def body(self, prompt: list[int], reference: Reference, *, max_tokens: int) -> dict[str, Any]:
+        """Return a request with every sampling parameter said: defaults may come from the model's repository."""
+        return {
+            "model": self.model,
+            "prompt": prompt,
+            "max_tokens": max_tokens,
+            "min_tokens": max_tokens,
+            "ignore_eos": True,
+            "temperature": reference.temperature_milli / 1000,
+            "seed": reference.seed,
+            "top_p": 1.0,
+            "top_k": -1,
+            "min_p": 0.0,
+            "presence_penalty": 0.0,
+            "frequency_penalty": 0.0,
+            "repetition_penalty": 1.0,
+            "n": 1,
+            "logprobs": 1,
+            "return_token_ids": True,
+            "return_tokens_as_token_ids": True,
+            # Unique and without a slash, which vLLM answers with 400: no answer may come from another's cache.
+            "cache_salt": f"detinf-{self._salt}-{next(self._salts)}",
+            "stream": False,
+        }
+
+    async def post(self, body: dict[str, Any]) -> bytes:
+        """Send a completion request and return the answer's bytes.
+
+        Raises:
+            InconclusiveError: with the reason why there is no answer to compare.
+        """
+        try:
+            async with self.session.post(f"{self.base_url}/v1/completions", json=body) as response:
+                data = await response.read()
+                boot = response.headers.get(BOOT_HEADER)
+                status = response.status
+        except TimeoutError as error:
+            raise InconclusiveError(Reason.TIMEOUT, f"no answer within {REQUEST_SECONDS} s") from error
+        except aiohttp.ClientPayloadError as error:
+            raise InconclusiveError(Reason.TRUNCATED, "the connection ended inside the answer") from error
+        except aiohttp.ClientError as error:
+            raise InconclusiveError(Reason.TRANSPORT, f"{type(error).__name__}: {error}"[:200]) from error
+        if status != 200:
+            reason = STATUS_REASONS.get(status, Reason.HTTP_STATUS)
+            raise InconclusiveError(reason, f"HTTP {status}: {data[:120]!r}")
+        if self.boot is not None and boot != self.boot:
+            raise InconclusiveError(Reason.ENGINE_CHANGED, f"{BOOT_HEADER} is {boot!r}, attested is {self.boot!r}")
+        return data
+
+    async def ask(self, reference: Reference) -> Observation | InconclusiveError:
+        """Return the answer to one reference, or why there is none; never raises for what an engine can do."""
+        body = self.body(reference.prompt_ids, reference, max_tokens=reference.max_tokens)
+        self.tokens_sent += len(reference.prompt_ids)
+        try:
+            data = await self.post(body)
+            observation = parse_completion(data, tokens=reference.max_tokens)
+        except InconclusiveError as error:
+            return error
+        self.tokens_received += reference.max_tokens
+        return observation
+
+    async def plug(self, length: int, reference: Reference) -> None:
+        """Hold the scheduler for a step: a long cold prompt with one output token. Its answer does not matter."""
+        prompt = (reference.prompt_ids * (length // len(reference.prompt_ids) + 1))[:length]
+        self.tokens_sent += length
+        try:
+            await self.post(self.body(prompt, reference, max_tokens=1))
+        except InconclusiveError:
+            return
+
+    async def cohort(self, references: list[Reference], plug_length: int) -> list[Observation | InconclusiveError]:
+        """Ask references together, behind a plug.
+
+        Without it, N connections split into 1 + (N - 1) and the second step is mixed (measured on vLLM 0.32).
+        """
+        plug = asyncio.create_task(self.plug(plug_length, references[0]))
+        await self.plug_is_running(plug)
+        answers = await asyncio.gather(*(self.ask(reference) for reference in references))
+        await plug
+        return list(answers)
+
+    async def plug_is_running(self, plug: asyncio.Task[None]) -> None:
+        """Let the plug's request leave before the cohort's: its bytes are written when the task next waits."""
+        for _ in range(3):
+            if plug.done():
+                return
+            await asyncio.sleep(0)
+        await asyncio.sleep(0.002)  # loopback and the API server's parsing; too early only costs the witness
+
+    async def metrics(self) -> Snapshot | None:
+        """Return what ``/metrics`` says now, or None where it does not."""
+        try:
+            async with self.session.get(
+                f"{self.base_url}/metrics", timeout=aiohttp.ClientTimeout(total=METRICS_SECONDS)
+            ) as response:
+                return parse_metrics(await response.text()) if response.status == 200 else None
+        except (aiohttp.ClientError, TimeoutError, UnicodeDecodeError):
+            return None
+
+    async def identity(self) -> EngineIdentity | None:
+        """Return who answers now; None where nobody does."""
+        try:
+            async with self.session.get(
+                f"{self.base_url}/health", timeout=aiohttp.ClientTimeout(total=METRICS_SECONDS)
+            ) as response:
+                if response.status != 200:
+                    return None
+                boot = response.headers.get(BOOT_HEADER)
+        except (aiohttp.ClientError, TimeoutError):
+            return None
+        snapshot = await self.metrics()
+        return EngineIdentity(boot, snapshot.started if snapshot else None)

@@ -1,0 +1,54 @@
+"""Evidence of a divergence: enough to see it again, and to argue about it without the engine."""
+
+from __future__ import annotations
+
+from detinf.api.types import Promise
+from detinf.documents import Evidence, PodIdentity
+from detinf.probe.attested import Attested
+from detinf.probe.comparison import compare
+from detinf.probe.coverage import Ledger
+from detinf.probe.observation import from_answer
+from detinf.probe.verdict import Round, hint
+
+
+def confirm(
+    outcome: Round,
+    *,
+    promise: Promise,
+    attested: Attested,
+    pod: PodIdentity,
+    references_digest: str,
+    ledger: Ledger,
+    now: int,
+) -> Evidence | None:
+    """Return the evidence of a failed round, or None where the stored answers do not differ after all.
+
+    Confirmed means: compared once more from what is stored, with the engine's identity unchanged. It does not mean
+    reproduced: an intermittent fault would never be confirmed then.
+    """
+    if outcome.finding is None:
+        return None
+    expected, observed = outcome.finding.asked.expected.answer(), outcome.finding.observed.answer()
+    difference = compare(from_answer(expected), from_answer(observed), promise)
+    if difference is None:
+        return None
+    return Evidence(
+        pod=pod,
+        boot=attested.boot,
+        plan_digest=attested.plan_digest,
+        fingerprint=attested.fingerprint,
+        references_digest=references_digest,
+        relation=outcome.relation,
+        condition=outcome.condition,
+        reference=outcome.finding.asked.reference,
+        observable=str(difference.observable),
+        phase=difference.phase,
+        position=difference.position,
+        differing_positions=difference.differing_positions,
+        max_ulps=difference.max_ulps,
+        expected=expected,
+        observed=observed,
+        witness=outcome.witness,
+        hint=hint(outcome.relation, outcome.condition, ledger.failing()),
+        detected_unix=now,
+    )

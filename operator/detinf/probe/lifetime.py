@@ -1,0 +1,309 @@
+"""One lifetime of an engine, from its attestation to its end: references, candidate, gate, and the watch after it.
+
+The order is the promise: nothing is compared before references are frozen, no user is served before the gate, and
+nothing that was INCONCLUSIVE counts as passed.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import structlog
+
+from detinf.documents import (
+    Baseline,
+    Candidate,
+    Evidence,
+    Phase,
+    PodIdentity,
+    ProbeSettings,
+    Reference,
+    References,
+    Verdict,
+)
+from detinf.probe.attested import Attested
+from detinf.probe.client import EngineClient
+from detinf.probe.coverage import Ledger
+from detinf.probe.delivery import Delivery
+from detinf.probe.evidence import confirm
+from detinf.probe.exported import Exported
+from detinf.probe.observation import Observation, from_answer
+from detinf.probe.readiness import GatePass, read_pass, write_pass
+from detinf.probe.reasons import Reason
+from detinf.probe.references import propose
+from detinf.probe.relations import Prober
+from detinf.probe.verdict import Round
+
+POLL_SECONDS = 1.0
+"""How often mounted files and a starting engine are looked at again."""
+BACK_OFF_SECONDS = (1, 2, 4, 8, 15, 30)
+REPEATED_AT_GATE = 4
+"""References that are also asked twice at the gate; a candidate's answers are all asked twice."""
+
+log = structlog.get_logger()
+
+
+@dataclass
+class Lifetime:
+    """What is known about one boot."""
+
+    attested: Attested
+    pod: PodIdentity
+    client: EngineClient
+    delivery: Delivery
+    state: Path
+    read_settings: Callable[[], ProbeSettings]
+    exported: Exported
+    phase: Phase = Phase.WAITING_FOR_ENGINE
+    problems: list[str] = field(default_factory=list)
+    proposal: References | None = None
+    candidate: Candidate | None = None
+    evidence: Evidence | None = None
+    references_digest: str | None = None
+    baseline_digest: str | None = None
+    ledger: Ledger = field(default_factory=Ledger)
+
+    def enter(self, phase: Phase) -> None:
+        """Move to a phase."""
+        if phase is not self.phase:
+            log.info("phase", boot=self.attested.boot, phase=str(phase))
+        self.phase = phase
+
+    def prober(self) -> Prober:
+        """Return the engine with its present promise."""
+        return Prober(self.client, self.read_settings().promise, self.attested.plan.model.max_model_len)
+
+    async def run(self) -> None:
+        """Live through the lifetime; ends only by cancellation, or at a failed gate by waiting for its pod's end."""
+        self.exported.gate.set(0)
+        await self.until_engine_answers()
+        digest, references = await self.until_references()
+        self.references_digest = digest
+        baseline_digest, baseline = await self.until_baseline(digest, references)
+        self.candidate, self.baseline_digest = None, baseline_digest
+        self.exported.info.clear()
+        self.exported.info.labels(self.attested.fingerprint, digest, baseline_digest).set(1)
+        passed = GatePass(self.attested.boot, self.attested.plan_digest, self.attested.fingerprint, baseline_digest)
+        expected = {name: from_answer(answer) for name, answer in baseline.answers.items()}
+        if read_pass(self.state) != passed:
+            await self.gate(references, expected)
+            write_pass(self.state, passed)
+        self.enter(Phase.PASSED)
+        self.exported.gate.set(1)
+        await self.watch(references, expected)
+
+    # Before the gate -----------------------------------------------------------------------------------------------
+
+    async def until_engine_answers(self) -> None:
+        """Wait for a healthy engine of this boot."""
+        self.enter(Phase.WAITING_FOR_ENGINE)
+        while True:
+            identity = await self.client.identity()
+            if identity is not None and identity.boot == self.attested.boot:
+                self.problems = []
+                return
+            if identity is not None:
+                self.problems = [f"the engine answers as boot {identity.boot!r}, attested is {self.attested.boot!r}"]
+            await asyncio.sleep(POLL_SECONDS)
+
+    async def until_references(self) -> tuple[str, References]:
+        """Return the frozen references; offer a proposal while there are none."""
+        while True:
+            problems: list[str] = []
+            delivered = self.delivery.references(problems)
+            self.problems = problems
+            if delivered is not None:
+                self.proposal = None
+                return delivered
+            self.enter(Phase.WAITING_FOR_REFERENCES)
+            if self.proposal is None and not problems:
+                self.proposal = propose(
+                    self.attested.vocabulary_size,
+                    list(self.attested.special_ids),
+                    self.attested.plan.model.max_model_len,
+                    max(self.read_settings().gate.widths, default=1),
+                )
+            await asyncio.sleep(POLL_SECONDS)
+
+    async def until_baseline(self, digest: str, references: References) -> tuple[str, Baseline]:
+        """Return the baseline of this fingerprint; answer the references and offer a candidate while there is none."""
+        attested = self.attested
+        while True:
+            problems: list[str] = []
+            delivered = self.delivery.baseline(attested.fingerprint, digest, problems)
+            self.problems = problems
+            if delivered is not None:
+                return delivered
+            if self.candidate is None and not problems:
+                self.enter(Phase.ANSWERING)
+                answers = await self.answer_all(references)
+                self.candidate = Candidate(
+                    boot=attested.boot,
+                    plan_digest=attested.plan_digest,
+                    fingerprint=attested.fingerprint,
+                    references_digest=digest,
+                    answers={name: observation.answer() for name, observation in answers.items()},
+                )
+            self.enter(Phase.WAITING_FOR_BASELINE)
+            await asyncio.sleep(POLL_SECONDS)
+
+    async def answer_all(self, references: References) -> dict[str, Observation]:
+        """Return this lifetime's answers; each reference is asked twice and must agree with itself (S01)."""
+        answers: dict[str, Observation] = {}
+        for reference in references.items:
+            attempt = 0
+            while reference.name not in answers:
+                first = await self.client.ask(reference)
+                if isinstance(first, Observation):
+                    rounds = await self.timed(self.prober().solo(reference, first))
+                    # Held against the first answer: S02 here says that three answers agree, so it is not booked.
+                    repeated = all(outcome.verdict is Verdict.PASS for outcome in rounds)
+                    self.book(rounds[0])
+                    if repeated:
+                        answers[reference.name] = first
+                        continue
+                    if any(outcome.verdict is Verdict.FAIL for outcome in rounds):
+                        await self.fail(next(item for item in rounds if item.verdict is Verdict.FAIL))
+                await asyncio.sleep(BACK_OFF_SECONDS[min(attempt, len(BACK_OFF_SECONDS) - 1)])
+                attempt += 1
+        return answers
+
+    # The gate ------------------------------------------------------------------------------------------------------
+
+    async def gate(self, references: References, expected: dict[str, Observation]) -> None:
+        """Return when every check of the gate has passed; INCONCLUSIVE is repeated, FAIL is the end."""
+        attempt = 0
+        while True:
+            self.enter(Phase.GATING)
+            limit = self.read_settings().gate.timeout_seconds
+            try:
+                async with asyncio.timeout(limit):
+                    outcome = await self.gate_once(references, expected)
+            except TimeoutError:
+                self.problems = [f"gate: INCONCLUSIVE({Reason.TIMEOUT}): not done within {limit} s"]
+            else:
+                if outcome is None:
+                    self.problems = []
+                    return
+                if outcome.verdict is Verdict.FAIL:
+                    await self.fail(outcome)
+                where = f"{outcome.relation} {outcome.condition}"
+                self.problems = [f"gate: {where}: INCONCLUSIVE({outcome.reason}): {outcome.detail}"]
+            log.warning("gate repeated", problems=self.problems)
+            await asyncio.sleep(BACK_OFF_SECONDS[min(attempt, len(BACK_OFF_SECONDS) - 1)])
+            attempt += 1
+
+    async def gate_once(self, references: References, expected: dict[str, Observation]) -> Round | None:
+        """Run S01 and S02 on the references and S03 at each width; return the first round that is not PASS."""
+        prober = self.prober()
+        for index, reference in enumerate(references.items):
+            rounds = await self.timed(prober.solo(reference, expected[reference.name]))
+            for outcome in rounds if index < REPEATED_AT_GATE else rounds[1:]:
+                self.book(outcome)
+                if outcome.verdict is not Verdict.PASS:
+                    return outcome
+        for width in self.read_settings().gate.widths:
+            outcome = (await self.timed(prober.width(_cohort(references, 0, width), expected)))[0]
+            self.book(outcome)
+            if outcome.verdict is not Verdict.PASS:
+                return outcome
+        return None
+
+    async def fail(self, outcome: Round) -> None:
+        """Keep the evidence and wait: this boot never serves, and the controller replaces its pod."""
+        self.keep_evidence(outcome)
+        self.enter(Phase.GATE_FAILED)
+        self.problems = [f"gate: {outcome.relation} {outcome.condition}: FAIL: {outcome.detail}"]
+        log.error("gate failed", detail=self.problems[0])
+        await asyncio.Event().wait()
+
+    # After the gate ------------------------------------------------------------------------------------------------
+
+    async def watch(self, references: References, expected: dict[str, Observation]) -> None:
+        """Check for ever: S01 and S02 on one reference at a time, S03 at one width at a time, users first."""
+        turn = 0
+        now = time.monotonic()
+        next_solo = now
+        next_width = now + self.read_settings().schedule.solo_interval_seconds
+        width_turn = 0
+        while True:
+            await asyncio.sleep(max(0.0, min(next_solo, next_width) - time.monotonic()))
+            settings = self.read_settings()
+            now = time.monotonic()
+            if await self.busy():
+                # Freshness decays meanwhile, and says so; a user's request never waits for ours.
+                self.exported.skipped.labels("busy").inc()
+                next_solo = max(next_solo, now + POLL_SECONDS)
+                next_width = max(next_width, now + POLL_SECONDS)
+                continue
+            if now >= next_solo:
+                reference = references.items[turn % len(references.items)]
+                turn += 1
+                self.booked(await self.timed(self.prober().solo(reference, expected[reference.name])))
+                next_solo = now + settings.schedule.solo_interval_seconds
+            if now >= next_width and settings.gate.widths:
+                width = settings.gate.widths[width_turn % len(settings.gate.widths)]
+                cohort = _cohort(references, width_turn, width)
+                width_turn += 1
+                self.booked(await self.timed(self.prober().width(cohort, expected)))
+                next_width = now + settings.schedule.width_interval_seconds
+
+    async def busy(self) -> bool:
+        """Return whether users wait for the engine."""
+        snapshot = await self.client.metrics()
+        return snapshot is not None and snapshot.waiting > 0
+
+    # Booking -------------------------------------------------------------------------------------------------------
+
+    def booked(self, rounds: list[Round]) -> None:
+        """Book rounds after the gate, and keep the first evidence."""
+        for outcome in rounds:
+            self.book(outcome)
+            if outcome.verdict is Verdict.FAIL:
+                self.keep_evidence(outcome)
+
+    def book(self, outcome: Round) -> None:
+        """Book one round."""
+        self.ledger.book(outcome, int(time.time()))
+        if outcome.verdict is not Verdict.PASS:
+            log.warning(
+                "round",
+                relation=outcome.relation,
+                condition=outcome.condition,
+                verdict=str(outcome.verdict),
+                reason=str(outcome.reason),
+                detail=outcome.detail,
+            )
+
+    async def timed(self, rounds: Awaitable[list[Round]]) -> list[Round]:
+        """Run rounds and count them."""
+        start = time.monotonic()
+        done = await rounds
+        for outcome in done:
+            self.exported.book(outcome, now=time.time(), seconds=time.monotonic() - start)
+        self.exported.tokens.labels("prompt").set(self.client.tokens_sent)
+        self.exported.tokens.labels("generated").set(self.client.tokens_received)
+        return done
+
+    def keep_evidence(self, outcome: Round) -> None:
+        """Keep the boot's first confirmed divergence; it stays until the boot ends."""
+        if self.evidence is None:
+            self.evidence = confirm(
+                outcome,
+                promise=self.read_settings().promise,
+                attested=self.attested,
+                pod=self.pod,
+                references_digest=self.references_digest or "",
+                ledger=self.ledger,
+                now=int(time.time()),
+            )
+
+
+def _cohort(references: References, turn: int, width: int) -> list[Reference]:
+    """Return ``width`` references, others at each turn; every companion is a reference that is compared too."""
+    items = references.items
+    return [items[(turn + index) % len(items)] for index in range(min(width, len(items)))]
