@@ -8,35 +8,24 @@ field or a part must be beyond its type is a CEL rule beside it, whose message n
 from __future__ import annotations
 
 from enum import StrEnum
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
-from pydantic.alias_generators import to_camel
+from pydantic import Field
 
 from detinf.api.names import MAX_NAME_LENGTH
-
-VALIDATIONS = "x-kubernetes-validations"
-Rule = dict[str, str]
-
-
-def rule(expression: str, message: str) -> Rule:
-    """Return a CEL rule; the message names field and remedy, since the API server adds only the path."""
-    return {"rule": expression, "message": message}
-
-
-def ruled(*rules: Rule, **extra: Any) -> dict[str, Any]:
-    """Return the ``json_schema_extra`` of a field with CEL rules."""
-    return {VALIDATIONS: list(rules), **extra}
-
-
-class ApiModel(BaseModel):
-    """A part of the resource. Unknown fields are ignored: a newer resource must not crash an older operator."""
-
-    model_config = ConfigDict(
-        alias_generator=to_camel, populate_by_name=True, extra="ignore", frozen=True, use_attribute_docstrings=True
-    )
-    RULES: ClassVar[tuple[Rule, ...]] = ()
-    """CEL rules over the whole part."""
+from detinf.api.rules import (
+    LABEL_KEY,
+    LABEL_VALUE,
+    NO_CLIMBING,
+    ApiModel,
+    Quantity,
+    Rule,
+    ShortText,
+    rule,
+    ruled,
+    spelled,
+)
+from detinf.api.status import Status
 
 
 class Promise(StrEnum):
@@ -53,23 +42,6 @@ class QuarantinePolicy(StrEnum):
     REPORT = "Report"
 
 
-ShortText = Annotated[str, Field(min_length=1, max_length=253)]
-LabelValue = Annotated[str, Field(max_length=63, pattern=r"^([0-9A-Za-z]([-0-9A-Za-z_.]*[0-9A-Za-z])?)?$")]
-Quantity = Annotated[
-    int | str,
-    Field(
-        max_length=32,
-        json_schema_extra={
-            "x-kubernetes-int-or-string": True,
-            "pattern": r"^[0-9]+(\.[0-9]+)?(m|k|M|G|T|P|E|Ki|Mi|Gi|Ti|Pi|Ei)?$",
-        },
-    ),
-]
-"""A Kubernetes quantity, such as ``2``, ``500m`` or ``16Gi``."""
-
-NO_CLIMBING = "!self.split('/').exists(part, part == '..' || part == '.')"
-
-
 class PersistentVolumeClaimSource(ApiModel):
     """A model folder in a PersistentVolumeClaim of the same namespace, mounted read-only."""
 
@@ -78,12 +50,10 @@ class PersistentVolumeClaimSource(ApiModel):
         Field(
             min_length=1,
             max_length=253,
-            json_schema_extra=ruled(
-                rule(
-                    "self.matches('^[a-z0-9]([-a-z0-9.]*[a-z0-9])?$')",
-                    "claimName must be the name of a PersistentVolumeClaim of this namespace: lower-case letters, "
-                    "digits, '-' and '.'",
-                )
+            json_schema_extra=spelled(
+                "^[a-z0-9]([-a-z0-9.]*[a-z0-9])?$",
+                "claimName must be the name of a PersistentVolumeClaim of this namespace: lower-case letters, "
+                "digits, '-' and '.'",
             ),
         ),
     ]
@@ -95,7 +65,7 @@ class PersistentVolumeClaimSource(ApiModel):
             json_schema_extra=ruled(
                 rule(
                     f"!self.startsWith('/') && !self.contains(':') && {NO_CLIMBING}",
-                    "path must be relative to the claim's root, such as Qwen3-8B, without '.', '..' or ':'",
+                    "path must be relative to the claim's root, such as Qwen3-8B, without '.', '..', '//' or ':'",
                 )
             ),
         ),
@@ -109,13 +79,13 @@ class HostPathSource(ApiModel):
     path: Annotated[
         str,
         Field(
-            min_length=2,
+            min_length=1,
             max_length=1024,
             json_schema_extra=ruled(
                 rule(
-                    f"self.startsWith('/') && !self.contains(':') && {NO_CLIMBING}",
+                    f"self.startsWith('/') && self != '/' && !self.contains(':') && {NO_CLIMBING}",
                     "path must be the absolute path of the model's folder on the node, such as "
-                    "/data/models/Qwen3-8B, without '.', '..' or ':'",
+                    "/data/models/Qwen3-8B, without '.', '..', '//' or ':'",
                 )
             ),
         ),
@@ -148,12 +118,10 @@ class Model(ApiModel):
             Field(
                 min_length=1,
                 max_length=128,
-                json_schema_extra=ruled(
-                    rule(
-                        "self.matches('^[0-9A-Za-z][0-9A-Za-z._/:-]*$')",
-                        "name must be the model's name in the API, such as qwen3-8b or Qwen/Qwen3-8B: letters, digits, "
-                        "'.', '_', '/', ':' and '-', a letter or a digit first",
-                    )
+                json_schema_extra=spelled(
+                    "^[0-9A-Za-z][0-9A-Za-z._/:-]*$",
+                    "name must be the model's name in the API, such as qwen3-8b or Qwen/Qwen3-8B: letters, digits, "
+                    "'.', '_', '/', ':' and '-', a letter or a digit first",
                 ),
             ),
         ]
@@ -168,14 +136,29 @@ class Model(ApiModel):
     """Longest prompt and answer together, in tokens (`--max-model-len`)."""
 
 
+def _quantities(field: str) -> Rule:
+    """Return the rule that a map holds resource names and quantities."""
+    value = f"string(self.{field}[name])"
+    return rule(
+        f"!has(self.{field}) || self.{field}.all(name, name.size() <= 317 && name.matches('^{LABEL_KEY}$') && "
+        f"isQuantity({value}) && !{value}.startsWith('-'))",
+        f"{field} must be quantities by resource name, such as memory: 16Gi or cpu: 500m",
+        at=f".{field}",
+    )
+
+
 class ResourceAmounts(ApiModel):
     """Amounts by resource name, as in a container's `resources`."""
 
     RULES = (
+        _quantities("requests"),
+        _quantities("limits"),
         rule(
             "!has(self.requests) || !has(self.limits) || self.requests.all(name, !(name in self.limits) || "
+            "!isQuantity(string(self.requests[name])) || !isQuantity(string(self.limits[name])) || "
             "quantity(string(self.requests[name])).compareTo(quantity(string(self.limits[name]))) <= 0)",
             "requests must not exceed limits: lower the request or raise the limit of the same name",
+            at=".requests",
         ),
     )
 
@@ -196,11 +179,9 @@ class Engine(ApiModel):
             Field(
                 min_length=1,
                 max_length=512,
-                json_schema_extra=ruled(
-                    rule(
-                        "self.matches('^[^[:space:]]+$')",
-                        "image must be an image reference without white space, such as registry.example/vllm:v0.23.0",
-                    )
+                json_schema_extra=spelled(
+                    "^[^[:space:]]+$",
+                    "image must be an image reference without white space, such as registry.example/vllm:v0.23.0",
                 ),
             ),
         ]
@@ -225,7 +206,19 @@ class Parallelism(ApiModel):
 class Topology(ApiModel):
     """What the hardware must be; an absent item is recorded and not required."""
 
-    chip: Annotated[str, Field(max_length=32, pattern=r"^[0-9A-Za-z]([-0-9A-Za-z]*[0-9A-Za-z])?$")] | None = None
+    chip: (
+        Annotated[
+            str,
+            Field(
+                max_length=32,
+                json_schema_extra=spelled(
+                    "^[0-9A-Za-z]([-0-9A-Za-z]*[0-9A-Za-z])?$",
+                    "chip must be a chip's name as npu-smi prints it, such as 910B3",
+                ),
+            ),
+        ]
+        | None
+    ) = None
     """Chip name, such as `910B3`: node label `node.kubernetes.io/npu.chip.name`, read back with `npu-smi`."""
     hbm_gi_b: Annotated[int, Field(ge=1, le=1024)] | None = Field(default=None, alias="hbmGiB")
     """Memory of one NPU in GiB."""
@@ -233,27 +226,48 @@ class Topology(ApiModel):
         Annotated[
             str,
             Field(
-                min_length=1,
                 max_length=63,
-                pattern=r"^[0-9A-Za-z]([-0-9A-Za-z]*[0-9A-Za-z])?$",
                 json_schema_extra=ruled(
+                    rule(
+                        "self.matches('^[0-9A-Za-z]([-0-9A-Za-z]*[0-9A-Za-z])?$')",
+                        "serverClass must be the value of the node label accelerator-type, such as module-910b-8",
+                    ),
                     rule(
                         "self != 'card-910b-infer'",
                         "serverClass card-910b-infer (Atlas 300I A2) has no strict deterministic collectives: use a "
                         "class such as module-910b-8",
-                    )
+                    ),
                 ),
             ),
         ]
         | None
     ) = None
     """Node label `accelerator-type`, such as `module-910b-8`."""
-    driver_version: Annotated[str, Field(max_length=63, pattern=r"^[0-9A-Za-z]([0-9A-Za-z.]*[0-9A-Za-z])?$")] | None = (
-        None
-    )
+    driver_version: (
+        Annotated[
+            str,
+            Field(
+                max_length=63,
+                json_schema_extra=spelled(
+                    "^[0-9A-Za-z]([0-9A-Za-z.]*[0-9A-Za-z])?$", "driverVersion must be a version, such as 25.5.1"
+                ),
+            ),
+        ]
+        | None
+    ) = None
     """NPU driver, such as `25.5.1`: node label `huawei.com/driver.version`, read back on the node."""
     firmware_version: (
-        Annotated[str, Field(max_length=63, pattern=r"^[0-9A-Za-z]([0-9A-Za-z.]*[0-9A-Za-z])?$")] | None
+        Annotated[
+            str,
+            Field(
+                max_length=63,
+                json_schema_extra=spelled(
+                    "^[0-9A-Za-z]([0-9A-Za-z.]*[0-9A-Za-z])?$",
+                    "firmwareVersion must be a version, such as 7.8.0.6.201",
+                ),
+            ),
+        ]
+        | None
     ) = None
     """NPU firmware, such as `7.8.0.6.201`; no label carries it, so it is read on the node alone."""
 
@@ -276,11 +290,29 @@ class Toleration(ApiModel):
         ),
     )
 
-    key: Annotated[str, Field(max_length=317)] | None = None
+    key: (
+        Annotated[
+            str,
+            Field(
+                max_length=317,
+                json_schema_extra=spelled(f"^({LABEL_KEY})?$", "key must be a taint's key, such as example.org/npu"),
+            ),
+        ]
+        | None
+    ) = None
     """Key of the taint; absent for every taint."""
     operator: Literal["Exists", "Equal"] | None = None
     """`Equal` (the default) compares the value, `Exists` does not."""
-    value: LabelValue | None = None
+    value: (
+        Annotated[
+            str,
+            Field(
+                max_length=63,
+                json_schema_extra=spelled(f"^{LABEL_VALUE}$", "value must be a taint's value, such as huawei-npu"),
+            ),
+        ]
+        | None
+    ) = None
     """Value of the taint."""
     effect: Literal["NoSchedule", "PreferNoSchedule", "NoExecute"] | None = None
     """Effect of the taint; absent for every effect."""
@@ -313,14 +345,14 @@ class Scheduling(ApiModel):
     ] = "huawei.com/Ascend910"
     """Extended resource of a whole NPU."""
     node_selector: Annotated[
-        dict[str, LabelValue],
+        dict[str, Annotated[str, Field(max_length=63)]],
         Field(
             max_length=32,
             json_schema_extra=ruled(
                 rule(
-                    "self.all(key, key.size() <= 317 && key.matches('^([a-z0-9]([-a-z0-9.]*[a-z0-9])?/)?"
-                    "[A-Za-z0-9]([-A-Za-z0-9_.]*[A-Za-z0-9])?$'))",
-                    "nodeSelector must have label keys, such as kubernetes.io/arch",
+                    f"self.all(key, key.size() <= 317 && key.matches('^{LABEL_KEY}$') && "
+                    f"self[key].matches('^{LABEL_VALUE}$'))",
+                    "nodeSelector must be label values by label key, such as kubernetes.io/arch: arm64",
                 )
             ),
         ),
@@ -351,11 +383,13 @@ class Spec(ApiModel):
             "!(self.scheduling.resourceName in self.engine.resources.requests) && "
             "!(self.scheduling.resourceName in self.engine.resources.limits)",
             "engine.resources must not name the NPU resource: spec.parallelism.tensor says how many there are",
+            at=".engine.resources",
         ),
         rule(
             "!has(self.topology.serverClass) || self.topology.serverClass != 'module-910b-8' || "
             "self.parallelism.tensor <= 8",
             "parallelism.tensor must be at most 8 where topology.serverClass is module-910b-8: such a node has 8 NPUs",
+            at=".parallelism.tensor",
         ),
     )
 
@@ -375,79 +409,6 @@ class Spec(ApiModel):
     """Where the pods may run."""
     quarantine: Quarantine = Quarantine()
     """What happens to a replica that diverged."""
-
-
-class Condition(ApiModel):
-    """A condition in Kubernetes' form."""
-
-    type: Annotated[str, Field(max_length=63)]
-    """Name of the condition."""
-    status: Annotated[str, Field(pattern=r"^(True|False|Unknown)$")]
-    """True, False or Unknown."""
-    reason: Annotated[str, Field(min_length=1, max_length=128)]
-    """One word for programs."""
-    message: Annotated[str, Field(max_length=1024)]
-    """A sentence for people, with the remedy where there is one."""
-    last_transition_time: Annotated[str, Field(json_schema_extra={"format": "date-time"})]
-    """When the status last changed."""
-    observed_generation: int
-    """The metadata.generation that this is about."""
-
-
-class BaselineStatus(ApiModel):
-    """The agreed answers that replicas are held to."""
-
-    fingerprint: str
-    """The numeric identity they belong to."""
-    digest: str
-    """Digest of the baseline record."""
-    references_digest: str
-    """Digest of the references that were answered."""
-    lifetimes: int
-    """How many engine lifetimes agreed."""
-
-
-class ReplicaStatus(ApiModel):
-    """One replica, in a word."""
-
-    index: int
-    """Which replica."""
-    state: str
-    """Pending, Starting, Qualifying, Gating, Serving, Isolated, Diverged or Failed."""
-    message: Annotated[str, Field(max_length=512)] = ""
-    """Why it is not serving."""
-
-
-class Status(ApiModel):
-    """What is the case."""
-
-    observed_generation: int | None = None
-    """The metadata.generation that this status is about."""
-    replicas: int | None = None
-    """Pods that exist."""
-    ready_replicas: int | None = None
-    """Replicas that serve."""
-    selector: str | None = None
-    """Label selector of the pods, for the scale subresource."""
-    revision: str | None = None
-    """Digest of the plan that replicas are to run."""
-    url: str | None = None
-    """Where to send requests, inside the cluster."""
-    baseline: BaselineStatus | None = None
-    """The agreed answers that replicas are held to."""
-    replica_states: Annotated[list[ReplicaStatus], Field(max_length=256)] | None = None
-    """Each replica, in a word."""
-    conditions: (
-        Annotated[
-            list[Condition],
-            Field(
-                max_length=16,
-                json_schema_extra={"x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": ["type"]},
-            ),
-        ]
-        | None
-    ) = None
-    """Ready rolls up SpecValid, Qualified, OutputsInvariant and ReplicasAvailable."""
 
 
 class DeterministicInference(ApiModel):

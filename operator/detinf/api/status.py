@@ -1,0 +1,82 @@
+"""The status of a resource: written by the controller alone, and only when something changed."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from pydantic import Field
+
+from detinf.api.rules import ApiModel
+
+
+class Condition(ApiModel):
+    """A condition in Kubernetes' form."""
+
+    type: Annotated[str, Field(max_length=63)]
+    """Name of the condition."""
+    status: Annotated[str, Field(pattern=r"^(True|False|Unknown)$")]
+    """True, False or Unknown."""
+    reason: Annotated[str, Field(min_length=1, max_length=128)]
+    """One word for programs."""
+    message: Annotated[str, Field(max_length=1024)]
+    """A sentence for people, with the remedy where there is one."""
+    last_transition_time: Annotated[str, Field(json_schema_extra={"format": "date-time"})]
+    """When the status last changed."""
+    observed_generation: int
+    """The metadata.generation that this is about."""
+
+
+class BaselineStatus(ApiModel):
+    """The agreed answers that replicas are held to."""
+
+    fingerprint: str
+    """The numeric identity they belong to."""
+    digest: str
+    """Digest of the baseline record."""
+    references_digest: str
+    """Digest of the references that were answered."""
+    lifetimes: int
+    """How many engine lifetimes agreed."""
+
+
+class ReplicaStatus(ApiModel):
+    """One replica, in a word."""
+
+    index: int
+    """Which replica."""
+    state: str
+    """Pending, Starting, Qualifying, Gating, Serving, Isolated, Diverged or Failed."""
+    message: Annotated[str, Field(max_length=512)] = ""
+    """Why it is not serving."""
+
+
+class Status(ApiModel):
+    """What is the case."""
+
+    observed_generation: int | None = None
+    """The metadata.generation that this status is about."""
+    replicas: int | None = None
+    """Pods that exist."""
+    ready_replicas: int | None = None
+    """Replicas that serve."""
+    selector: str | None = None
+    """Label selector of the pods, for the scale subresource."""
+    revision: str | None = None
+    """Digest of the plan that replicas are to run."""
+    url: str | None = None
+    """Where to send requests, inside the cluster."""
+    baseline: BaselineStatus | None = None
+    """The agreed answers that replicas are held to."""
+    replica_states: Annotated[list[ReplicaStatus], Field(max_length=256)] | None = None
+    """Each replica, in a word."""
+    conditions: (
+        Annotated[
+            list[Condition],
+            Field(
+                max_length=16,
+                json_schema_extra={"x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": ["type"]},
+            ),
+        ]
+        | None
+    ) = None
+    """Ready rolls up SpecValid, Qualified, OutputsInvariant and ReplicasAvailable."""
