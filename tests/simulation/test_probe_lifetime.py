@@ -1,0 +1,134 @@
+"""The real guard, the simulated engine and the real probe, from nothing to serving and through faults."""
+
+from __future__ import annotations
+
+import os
+import signal
+from typing import Any
+
+import pytest
+
+from detinf.api.names import REFERENCES_KEY
+from detinf.documents import Phase, Report, Verdict
+
+
+async def test_first_lifetime_is_gated_and_then_ready(engine_pod: Any) -> None:
+    ready, reasons = await engine_pod.ready()
+    assert not ready
+    assert reasons
+    await engine_pod.qualify()
+    report = await engine_pod.until_phase(Phase.PASSED)
+    assert report.ready
+    assert (await engine_pod.ready()) == (True, [])
+    cells = {(cell.relation, cell.condition): cell.verdict for cell in report.cells}
+    assert cells == {
+        ("S01", "solo"): Verdict.PASS,
+        ("S02", "solo"): Verdict.PASS,
+        ("S03", "width=2"): Verdict.PASS,
+        ("S03", "width=8"): Verdict.PASS,
+        ("S03", "width=16"): Verdict.PASS,
+    }
+    assert report.evidence is None
+
+
+async def test_engine_killed_is_unready_at_once_and_the_new_boot_is_gated_again(engine_pod: Any) -> None:
+    await engine_pod.qualify()
+    first = await engine_pod.until_phase(Phase.PASSED)
+    os.kill(engine_pod.engine_process(), signal.SIGKILL)
+    assert await engine_pod.guard.wait() == 128 + signal.SIGKILL
+    ready, reasons = await engine_pod.ready()
+    assert not ready
+    assert "no attestation" in reasons[0]
+    await engine_pod.start_engine()
+
+    async def other_boot_passed() -> Report | None:
+        report: Report = await engine_pod.report()
+        assert not report.ready or report.phase is Phase.PASSED
+        return report if report.ready and report.boot != first.boot else None
+
+    from_again = await engine_pod.until(other_boot_passed)
+    assert from_again.fingerprint == first.fingerprint
+    assert (await engine_pod.ready())[0]
+
+
+async def test_label_serving_false_is_not_ready_though_the_gate_was_passed(engine_pod: Any) -> None:
+    await engine_pod.qualify()
+    await engine_pod.until_phase(Phase.PASSED)
+    labels = engine_pod.folder / "podinfo" / "labels"
+    labels.write_text('app="x"\ndetinf.io/serving="false"\n', encoding="utf-8")
+    ready, reasons = await engine_pod.ready()
+    assert not ready
+    assert "isolated" in reasons[0]
+    labels.write_text('detinf.io/serving="true"\n', encoding="utf-8")
+    assert (await engine_pod.ready())[0]
+
+
+@pytest.mark.parametrize(
+    ("fault", "relations", "conditions"),
+    [
+        # S01 where the switch fell between an answer and its repeat.
+        ("F20", {"S01", "S02"}, {"solo"}),
+        ("F01", {"S03"}, {"width=16"}),
+        ("F22", {"S03"}, {"width=2", "width=8", "width=16"}),
+    ],
+)
+async def test_fault_while_serving_becomes_evidence(
+    engine_pod: Any, fault: str, relations: set[str], conditions: set[str]
+) -> None:
+    await engine_pod.qualify()
+    await engine_pod.until_phase(Phase.PASSED)
+    await engine_pod.switch(fault)
+
+    async def evidence() -> Report | None:
+        report: Report = await engine_pod.report()
+        return report if report.evidence else None
+
+    report = await engine_pod.until(evidence)
+    assert report.evidence.relation in relations
+    assert report.evidence.condition in conditions
+    assert report.evidence.observable == "logprob"
+    assert report.evidence.max_ulps >= 1
+    assert report.evidence.boot == report.boot
+    # Isolation is the controller's decision: a fault that all replicas share must not take them all away.
+    assert report.ready
+
+
+async def test_fault_at_the_gate_never_serves(engine_pod: Any) -> None:
+    await engine_pod.qualify()
+    await engine_pod.until_phase(Phase.PASSED)
+    await engine_pod.end_engine()
+    engine_pod.environment["DETINF_SIM_FAULTS"] = "F01"
+    await engine_pod.start_engine()
+    report = await engine_pod.until_phase(Phase.GATE_FAILED)
+    assert not report.ready
+    assert report.evidence is not None
+    assert (report.evidence.relation, report.evidence.condition) == ("S03", "width=16")
+    assert "FAIL" in report.reasons[0]
+
+
+async def test_tampered_delivery_is_not_used_and_says_so(engine_pod: Any) -> None:
+    proposal = (await engine_pod.until_phase(Phase.WAITING_FOR_REFERENCES)).proposal
+    engine_pod.deliver(REFERENCES_KEY, proposal.canonical())
+    path = engine_pod.folder / "baselines" / REFERENCES_KEY
+    path.write_text(path.read_text().replace('"seed":1,', '"seed":2,', 1))
+
+    async def complains() -> Report | None:
+        report: Report = await engine_pod.report()
+        return report if any("the seal says" in reason for reason in report.reasons) else None
+
+    report = await engine_pod.until(complains)
+    assert report.phase is Phase.WAITING_FOR_REFERENCES
+
+
+async def test_restarted_probe_repeats_no_gate_for_the_same_boot(engine_pod: Any, tmp_path: Any) -> None:
+    await engine_pod.qualify()
+    await engine_pod.until_phase(Phase.PASSED)
+    gate = (tmp_path / "state" / "gate.json").stat().st_mtime_ns
+    async with engine_pod.session.get(f"{engine_pod.probe_url}/metrics") as response:
+        page = await response.text()
+    assert "detinf_probe_gate_passed 1.0" in page
+    async with engine_pod.another_probe() as url:
+        engine_pod.probe_url = url
+        report = await engine_pod.until_phase(Phase.PASSED)
+    assert report.ready
+    assert (tmp_path / "state" / "gate.json").stat().st_mtime_ns == gate
