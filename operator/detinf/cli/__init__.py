@@ -1,1 +1,1 @@
-"""detinf.cli."""
+"""The command line: ``detinf``."""

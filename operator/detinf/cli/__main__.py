@@ -1,0 +1,5 @@
+"""``python -m detinf.cli``."""
+
+from detinf.cli.main import main
+
+main()
