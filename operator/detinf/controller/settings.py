@@ -99,9 +99,10 @@ def parse(mapping: Mapping[str, Any]) -> OperatorSettings:
                 "correct the chart's engine.defaultProfile and engine.images"
             )
     for prefix in file.host_path_prefixes:
-        if not prefix.startswith("/") or ".." in prefix.split("/"):
+        if not prefix.startswith("/") or not prefix.strip("/") or ".." in prefix.split("/"):
             raise SettingsError(
-                f"hostPathPrefixes: {prefix!r} is no absolute folder; correct the chart's models.hostPathPrefixes"
+                f"hostPathPrefixes: {prefix!r} must be an absolute folder, and not the whole node; "
+                "correct the chart's models.hostPathPrefixes"
             )
     return OperatorSettings(
         probe_image=file.probe_image,
