@@ -111,6 +111,15 @@ class ModelSource(ApiModel):
 class Model(ApiModel):
     """What is served."""
 
+    RULES = (
+        rule(
+            "has(self.name) == has(oldSelf.name) && (!has(self.name) || self.name == oldSelf.name)",
+            "name cannot change: users, engines and probes know the model by it; create another resource for another "
+            "name",
+            at=".name",
+        ),
+    )
+
     name: (
         Annotated[
             str,
@@ -126,7 +135,7 @@ class Model(ApiModel):
         ]
         | None
     ) = None
-    """Name in the API (`--served-model-name`); metadata.name when absent."""
+    """Name in the API (`--served-model-name`); metadata.name when absent. It cannot change."""
     source: ModelSource
     """Where the model's files are."""
     dtype: Literal["bfloat16", "float16", "float32"] = "bfloat16"

@@ -12,9 +12,24 @@ from detinf.cluster.port import Manifest
 from detinf.controller.builders.parts import Resource, metadata, name_of
 from detinf.controller.builders.pod import pod_spec
 from detinf.controller.settings import OperatorSettings
-from detinf.documents import Plan
-from detinf.engines.plan import revision_of
+from detinf.documents import Plan, PlanTopology
+from detinf.engines.catalogue import PROFILES
+from detinf.engines.plan import build_plan, revision_of
 from detinf.guard.canonical import digest, short
+
+SAMPLE: Resource = {"metadata": {"name": "sample", "namespace": "sample", "uid": "sample"}}
+SAMPLE_SPEC = Spec.model_validate({"model": {"source": {"persistentVolumeClaim": {"claimName": "sample"}}}})
+
+
+def runtime_of(profile: str, settings: OperatorSettings) -> str:
+    """Return the short digest of our own part of a pod: the images of probe and guard, and the shape that we give it.
+
+    It is the digest of the pod that one and the same sample resource gets. What users ask for, such as resources or
+    tolerations, is not in it: a new version of the operator must not restart engines, while a change of the resource
+    must not be held back.
+    """
+    plan = build_plan(SAMPLE_SPEC, PROFILES[profile], "sample", PlanTopology(devices=1))
+    return short(digest(pod_spec(SAMPLE, SAMPLE_SPEC, plan, settings)))
 
 
 def stateful_set(resource: Resource, spec: Spec, plan: Plan, settings: OperatorSettings, index: int) -> Manifest:
@@ -24,9 +39,7 @@ def stateful_set(resource: Resource, spec: Spec, plan: Plan, settings: OperatorS
     identity = names.selector(name) | {names.LABEL_REPLICA: str(index)}
     version = {
         names.LABEL_REVISION: revision,
-        # Of the whole pod. What the plan says is in both labels, so that at one revision it tells of all the rest:
-        # the images of probe and guard, resources, scheduling.
-        names.LABEL_RUNTIME: short(digest(pod)),
+        names.LABEL_RUNTIME: runtime_of(plan.profile, settings),
     }
     return {
         "apiVersion": "apps/v1",

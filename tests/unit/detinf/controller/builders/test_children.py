@@ -245,6 +245,22 @@ def test_another_probe_image_changes_the_runtime_and_not_the_revision() -> None:
         assert runtime(resource, settings)[1] != before
 
 
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"engine": {"profile": "simulated", "resources": {"requests": {"cpu": "3"}}}},
+        {"scheduling": {"tolerations": [{"operator": "Exists"}]}},
+        {"replicas": 5},
+        {"promise": "Tokens"},
+    ],
+)
+def test_what_the_user_changes_beside_the_plan_is_not_taken_for_a_new_runtime(change: dict[str, Any]) -> None:
+    resource = example("simulated")
+    before = runtime(resource, SETTINGS)
+    resource["spec"] |= change
+    assert runtime(resource, SETTINGS) == before
+
+
 def test_the_service_selects_every_pod_and_on_request_one_revision() -> None:
     resource = example("minimal")
     labels = of_kind(children(resource), "StatefulSet")[0]["spec"]["template"]["metadata"]["labels"]
