@@ -1,0 +1,56 @@
+"""Carrying out a decision: in order, and only what changes something."""
+
+from __future__ import annotations
+
+import structlog
+
+from detinf.api import names
+from detinf.cluster.port import ClusterApi, ConflictError, ForbiddenError
+from detinf.controller.actions import Apply, Create, Delete
+from detinf.controller.decide import Decision
+from detinf.controller.events import event
+from detinf.controller.observed import Observed
+
+log = structlog.get_logger()
+
+
+async def carry_out(api: ClusterApi, observed: Observed, decision: Decision, *, now: float, instance: str) -> None:
+    """Carry out a decision. Events come before the status, whose change would otherwise be all that tells of them.
+
+    Raises:
+        ClusterError: where a request was not carried out; what came before it stays, and the next pass resumes.
+    """
+    try:
+        for action in decision.actions:
+            await _carry_out(api, action)
+        for notice in decision.notices:
+            await api.create(event(observed, notice, now=now, instance=instance))
+        if decision.status is not None:
+            await api.apply_status(
+                {
+                    "apiVersion": names.API_VERSION,
+                    "kind": names.KIND,
+                    "metadata": {"name": observed.name, "namespace": observed.namespace, "uid": observed.uid},
+                    "status": decision.status,
+                }
+            )
+    except ForbiddenError as error:
+        if "is being terminated" not in str(error):
+            raise
+        log.info("namespace terminates", namespace=observed.namespace)
+    except ConflictError as error:
+        # Another object of that name: a re-created namesake. The next pass sees it.
+        log.info("conflict", error=str(error))
+
+
+async def _carry_out(api: ClusterApi, action: Apply | Create | Delete) -> None:
+    match action:
+        case Apply(manifest):
+            log.info("apply", kind=manifest["kind"], name=manifest["metadata"]["name"])
+            await api.apply(manifest)
+        case Create(manifest):
+            log.info("create", kind=manifest["kind"], name=manifest["metadata"]["name"])
+            await api.create(manifest)
+        case Delete(kind, namespace, name, uid, why):
+            log.info("delete", kind=kind.kind, name=name, why=why)
+            await api.delete(kind, namespace, name, uid=uid)

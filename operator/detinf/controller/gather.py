@@ -1,0 +1,98 @@
+"""Gathering: the resource, its children by label, its pods, and what their probes report."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Protocol, Self
+
+import aiohttp
+import structlog
+
+from detinf.api import names
+from detinf.cluster.port import (
+    CONFIG_MAP,
+    POD,
+    POD_DISRUPTION_BUDGET,
+    RESOURCE,
+    SERVICE,
+    STATEFUL_SET,
+    ClusterApi,
+    Manifest,
+)
+from detinf.controller import pods
+from detinf.controller.observed import Observed
+from detinf.documents import DocumentError, Report
+from detinf.guard.layout import PROBE_PORT
+
+REPORT_SECONDS = 2
+
+log = structlog.get_logger()
+
+
+class ReportSource(Protocol):
+    """Where reports come from."""
+
+    async def fetch(self, pod: Manifest) -> Report | None:
+        """Return a pod's report, or None where it gives none."""
+
+
+class HttpReports:
+    """Reports of probes, polled by pod address, with ETags."""
+
+    def __init__(self) -> None:
+        """Start with nothing known."""
+        self._session: aiohttp.ClientSession | None = None
+        self._known: dict[str, tuple[str, Report]] = {}
+
+    async def __aenter__(self) -> Self:
+        """Open the connection pool."""
+        self._session = aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=REPORT_SECONDS), trust_env=False)
+        return self
+
+    async def __aexit__(self, *_error: object) -> None:
+        """Close the connection pool."""
+        if self._session is not None:
+            await self._session.close()
+
+    async def fetch(self, pod: Manifest) -> Report | None:
+        """Return a pod's report; one that cannot be read is none, and its reason is logged."""
+        address = pod.get("status", {}).get("podIP")
+        if not address or self._session is None:
+            return None
+        uid = pods.uid_of(pod)
+        known = self._known.get(uid)
+        host = f"[{address}]" if ":" in address else address
+        try:
+            async with self._session.get(
+                f"http://{host}:{PROBE_PORT}/v1/report", headers={"If-None-Match": known[0]} if known else {}
+            ) as response:
+                if response.status == 304 and known:
+                    return known[1]
+                if response.status != 200:
+                    return None
+                report = Report.parse(await response.read())
+                self._known[uid] = (response.headers.get("ETag", ""), report)
+        except (aiohttp.ClientError, TimeoutError, OSError):
+            return None
+        except DocumentError as error:
+            log.warning("report not read", pod=pod["metadata"]["name"], error=str(error))
+            return None
+        return report
+
+    def forget(self, alive: set[str]) -> None:
+        """Forget pods that are gone."""
+        self._known = {uid: item for uid, item in self._known.items() if uid in alive}
+
+
+async def gather(api: ClusterApi, reports: ReportSource, namespace: str, name: str) -> Observed | None:
+    """Return what there is about a resource; None where it is gone or going."""
+    resource = await api.get(RESOURCE, namespace, name)
+    if resource is None or resource["metadata"].get("deletionTimestamp"):
+        return None
+    labels = names.selector(name)
+    kinds = (STATEFUL_SET, SERVICE, CONFIG_MAP, POD_DISRUPTION_BUDGET, POD)
+    listed = await asyncio.gather(*(api.list(kind, namespace=namespace, labels=labels) for kind in kinds))
+    running = [pod for pod in listed[4] if pod.get("status", {}).get("podIP") and not pods.is_terminating(pod)]
+    fetched = await asyncio.gather(*(reports.fetch(pod) for pod in running))
+    found = {pods.uid_of(pod): report for pod, report in zip(running, fetched, strict=True) if report is not None}
+    return Observed(resource, listed[0], listed[1], listed[2], listed[3], listed[4], found)

@@ -1,0 +1,159 @@
+"""What was gathered about one resource: the only input of a decision, beside the clock."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any
+
+from detinf.api import names
+from detinf.cluster.port import Manifest
+from detinf.controller import pods
+from detinf.controller.builders.records import data_key
+from detinf.documents import Baseline, Candidate, Document, DocumentError, Evidence, References, Report
+
+
+@dataclass(frozen=True)
+class Replica:
+    """One replica: its StatefulSet, its pod, and what its probe reports; None where there is none."""
+
+    index: int
+    stateful_set: Manifest | None
+    pod: Manifest | None
+    report: Report | None
+    """Only a report that can be trusted to be this pod's and this boot's."""
+
+    @property
+    def ready(self) -> bool:
+        """Whether the Service sends requests to it."""
+        return self.pod is not None and pods.is_ready(self.pod)
+
+    @property
+    def isolated_boot(self) -> str | None:
+        """The boot that was isolated, by label."""
+        return None if self.pod is None else pods.label(self.pod, names.LABEL_DIVERGED_BOOT)
+
+    @property
+    def evidence(self) -> Evidence | None:
+        """The divergence of the boot that runs now."""
+        report = self.report
+        if report is None or report.evidence is None or report.evidence.boot != report.boot:
+            return None
+        return report.evidence
+
+    @property
+    def revision(self) -> str | None:
+        """The revision of the pod."""
+        return None if self.pod is None else pods.label(self.pod, names.LABEL_REVISION)
+
+
+@dataclass(frozen=True)
+class Observed:
+    """A resource, its children by label, and its probes' reports by pod uid."""
+
+    resource: Manifest
+    stateful_sets: list[Manifest] = field(default_factory=list)
+    services: list[Manifest] = field(default_factory=list)
+    config_maps: list[Manifest] = field(default_factory=list)
+    budgets: list[Manifest] = field(default_factory=list)
+    pods: list[Manifest] = field(default_factory=list)
+    reports: Mapping[str, Report] = field(default_factory=dict)
+
+    @property
+    def name(self) -> str:
+        """The resource's name."""
+        return str(self.resource["metadata"]["name"])
+
+    @property
+    def namespace(self) -> str:
+        """The resource's namespace."""
+        return str(self.resource["metadata"]["namespace"])
+
+    @property
+    def uid(self) -> str:
+        """The resource's uid."""
+        return pods.uid_of(self.resource)
+
+    @property
+    def generation(self) -> int:
+        """The resource's generation."""
+        return int(self.resource["metadata"].get("generation", 0))
+
+    @property
+    def old_status(self) -> Mapping[str, Any]:
+        """The status that is there."""
+        return dict(self.resource.get("status") or {})
+
+    @cached_property
+    def children(self) -> dict[tuple[str, str], Manifest]:
+        """Children that this resource controls, by kind and name."""
+        listed = (*self.stateful_sets, *self.services, *self.config_maps, *self.budgets)
+        return {
+            (child["kind"], child["metadata"]["name"]): child
+            for child in listed
+            if pods.controlled_by(child, [self.uid])
+        }
+
+    @cached_property
+    def replicas(self) -> list[Replica]:
+        """Replicas that have a StatefulSet or a pod, by index."""
+        sets = {
+            index: child
+            for (kind, _), child in self.children.items()
+            if kind == "StatefulSet" and (index := pods.index_of(child)) is not None
+        }
+        owners = [pods.uid_of(child) for child in sets.values()]
+        found: dict[int, Manifest] = {}
+        for pod in self.pods:
+            index = pods.index_of(pod)
+            if index is not None and pods.controlled_by(pod, owners) and not pods.is_terminating(pod):
+                found[index] = pod
+        return [
+            Replica(index, sets.get(index), found.get(index), self._report(found.get(index)))
+            for index in sorted({*sets, *found})
+        ]
+
+    def _report(self, pod: Manifest | None) -> Report | None:
+        """Return a pod's report where it counts: its uid, and a boot no older than the engine that runs now."""
+        if pod is None:
+            return None
+        report = self.reports.get(pods.uid_of(pod))
+        started = pods.engine_started(pod)
+        if report is None or report.pod.uid != pods.uid_of(pod) or started is None:
+            return None
+        if report.boot_started_unix_ms is not None and report.boot_started_unix_ms < started * 1000:
+            return None
+        return report
+
+    def records(self, kind: type[Document]) -> list[tuple[Manifest, Document]]:
+        """Return this resource's records of a kind that can be read, oldest first."""
+        found = []
+        for (child_kind, _), child in self.children.items():
+            if child_kind != "ConfigMap" or pods.label(child, names.LABEL_DOCUMENT) != kind.KIND:
+                continue
+            try:
+                found.append((child, kind.parse(child.get("data", {}).get(data_key(kind), ""))))
+            except DocumentError:
+                continue  # somebody's hand; a record is replaced by its document, never trusted half
+        return sorted(found, key=lambda item: (item[0]["metadata"].get("creationTimestamp", ""), item[1].digest()))
+
+    @cached_property
+    def references(self) -> References | None:
+        """The frozen references: the oldest record."""
+        return next((document for _, document in self.records(References) if isinstance(document, References)), None)
+
+    @cached_property
+    def baselines(self) -> list[Baseline]:
+        """The baselines on record."""
+        return [document for _, document in self.records(Baseline) if isinstance(document, Baseline)]
+
+    @cached_property
+    def candidates(self) -> list[tuple[Manifest, Candidate]]:
+        """The candidates on record."""
+        return [(child, document) for child, document in self.records(Candidate) if isinstance(document, Candidate)]
+
+    @cached_property
+    def evidence(self) -> list[tuple[Manifest, Evidence]]:
+        """The evidence on record."""
+        return [(child, document) for child, document in self.records(Evidence) if isinstance(document, Evidence)]

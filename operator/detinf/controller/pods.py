@@ -1,0 +1,106 @@
+"""What a pod says about itself, read from its manifest."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from datetime import UTC, datetime
+from typing import Any
+
+from detinf.api import names
+
+Pod = Mapping[str, Any]
+
+
+def parse_time(text: str) -> float:
+    """Return Unix seconds of an RFC 3339 time."""
+    return datetime.fromisoformat(text).timestamp()
+
+
+def format_time(now: float) -> str:
+    """Return the RFC 3339 time of Unix seconds, as the API server writes it."""
+    return datetime.fromtimestamp(int(now), UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+def label(manifest: Mapping[str, Any], key: str) -> str | None:
+    """Return a label of an object."""
+    value = manifest["metadata"].get("labels", {}).get(key)
+    return None if value is None else str(value)
+
+
+def index_of(manifest: Mapping[str, Any]) -> int | None:
+    """Return the replica that a StatefulSet or pod belongs to."""
+    value = label(manifest, names.LABEL_REPLICA)
+    return int(value) if value is not None and value.isdigit() else None
+
+
+def uid_of(manifest: Mapping[str, Any]) -> str:
+    """Return an object's uid."""
+    return str(manifest["metadata"]["uid"])
+
+
+def controlled_by(manifest: Mapping[str, Any], owner_uids: Iterable[str]) -> bool:
+    """Return whether the object's controller is one of these."""
+    owners = manifest["metadata"].get("ownerReferences") or []
+    wanted = set(owner_uids)
+    return any(owner.get("controller") and owner.get("uid") in wanted for owner in owners)
+
+
+def is_terminating(pod: Pod) -> bool:
+    """Return whether the pod is being deleted."""
+    return pod["metadata"].get("deletionTimestamp") is not None
+
+
+def condition(pod: Pod, kind: str) -> Mapping[str, Any]:
+    """Return a condition of the pod; empty where it is not there."""
+    conditions = pod.get("status", {}).get("conditions") or []
+    return next((item for item in conditions if item.get("type") == kind), {})
+
+
+def is_ready(pod: Pod) -> bool:
+    """Return whether the Service sends requests to the pod."""
+    return condition(pod, "Ready").get("status") == "True" and not is_terminating(pod)
+
+
+def unready_since(pod: Pod) -> float | None:
+    """Return since when the pod is unready, in Unix seconds; None while it is ready."""
+    ready = condition(pod, "Ready")
+    if ready.get("status") == "True":
+        return None
+    since = ready.get("lastTransitionTime") or pod["metadata"].get("creationTimestamp")
+    return parse_time(since) if since else None
+
+
+def container_status(pod: Pod, name: str) -> Mapping[str, Any]:
+    """Return the status of a container, init containers included; empty where it is not there."""
+    status = pod.get("status", {})
+    listed = [*(status.get("containerStatuses") or []), *(status.get("initContainerStatuses") or [])]
+    return next((item for item in listed if item.get("name") == name), {})
+
+
+def engine_started(pod: Pod) -> float | None:
+    """Return when the engine container that runs now was started, in Unix seconds with the kubelet's whole seconds."""
+    running = container_status(pod, names.ENGINE_CONTAINER).get("state", {}).get("running", {})
+    started = running.get("startedAt")
+    return parse_time(started) if started else None
+
+
+def trouble(pod: Pod) -> str | None:
+    """Return in words what keeps the pod from running: the guard's refusal, a failed pull, no node, a bad reference."""
+    for name in (names.ENGINE_CONTAINER, names.PROBE_CONTAINER, names.GUARD_INSTALL_CONTAINER):
+        status = container_status(pod, name)
+        for state in (status.get("state", {}), status.get("lastState", {})):
+            ended = state.get("terminated", {})
+            message = str(ended.get("message") or "").strip()
+            if ended.get("exitCode") and message and not status.get("started"):
+                return f"{name}: {message.splitlines()[0]}"
+        waiting = status.get("state", {}).get("waiting", {})
+        reason = waiting.get("reason")
+        if reason not in {None, "PodInitializing", "ContainerCreating"}:
+            return f"{name}: {reason}: {waiting.get('message') or 'see kubectl describe pod'}"
+    scheduled = condition(pod, "PodScheduled")
+    if scheduled.get("status") == "False":
+        return f"{scheduled.get('reason', 'Unscheduled')}: {scheduled.get('message', '')}"
+    status = pod.get("status", {})
+    if status.get("phase") == "Failed":
+        return f"{status.get('reason', 'Failed')}: {status.get('message', '')}"
+    return None

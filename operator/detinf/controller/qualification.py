@@ -1,0 +1,216 @@
+"""References and baselines: what is frozen, what is delivered, and when answers count as agreed.
+
+The rules, each a test:
+
+- The first proposal that is read is frozen as a record, then delivered, then the waiting pods are told.
+- A candidate is stored before anything depends on it. ``REQUIRED_LIFETIMES`` equal candidates of one fingerprint make
+  its baseline; unequal ones make none, and stand until the plan changes or somebody deletes them.
+- A baseline is never replaced. One that status names and nobody has is restored from the delivery by its digest, else
+  it is lost, and nothing is agreed anew in silence.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from detinf.api import names
+from detinf.api.conditions import Finding, Type
+from detinf.cluster.port import CONFIG_MAP
+from detinf.controller.actions import Action, Create, Delete, Notice
+from detinf.controller.builders import baseline_record, candidate_record, references_record
+from detinf.controller.observed import Observed
+from detinf.controller.pods import uid_of
+from detinf.documents import Baseline, Candidate, DocumentError, References, seal, unseal
+from detinf.guard.canonical import digest, short
+
+REQUIRED_LIFETIMES = 1
+"""Equal candidates that make a baseline. Every later gated boot is held to it."""
+
+
+@dataclass
+class Qualification:
+    """What is to be recorded and delivered, and what to say about it."""
+
+    finding: Finding
+    actions: list[Action] = field(default_factory=list)
+    entries: dict[str, str] = field(default_factory=dict)
+    notices: list[Notice] = field(default_factory=list)
+    baseline: dict[str, Any] | None = None
+    """For ``status.baseline``."""
+
+    @property
+    def delivery_digest(self) -> str:
+        """What pods are annotated with, so that the kubelet brings the delivery at once."""
+        return short(digest(self.entries))
+
+
+def _restored(observed: Observed, key: str) -> bytes | None:
+    """Return a document's bytes from the delivery ConfigMap, where its seal holds."""
+    delivered = observed.children.get(("ConfigMap", names.delivery_name(observed.name)), {})
+    try:
+        return unseal(delivered.get("data", {}).get(key, ""))[1]
+    except DocumentError:
+        return None
+
+
+def frozen_references(observed: Observed) -> tuple[References | None, list[Action]]:
+    """Return the references, and the record to create where there is none yet."""
+    if observed.references is not None:
+        return observed.references, []
+    restored = _restored(observed, names.REFERENCES_KEY)
+    if restored is not None:
+        references = References.parse(restored)
+        return references, [Create(references_record(observed.resource, references))]
+    for replica in observed.replicas:
+        if replica.report is not None and replica.report.proposal is not None:
+            references = replica.report.proposal
+            return references, [Create(references_record(observed.resource, references))]
+    return None, []
+
+
+def qualify(observed: Observed, plan_digest: str) -> Qualification:
+    """Return what to record, deliver and say.
+
+    Args:
+        observed: what was gathered.
+        plan_digest: of the plan that replicas are to run.
+    """
+    references, actions = frozen_references(observed)
+    if references is None:
+        words = "the first engine to start proposes the references that all answer"
+        return Qualification(Finding(Type.QUALIFIED, "False", "WaitingForReferences", words))
+    references_digest = references.digest()
+    baselines = {item.digest(): item for item in observed.baselines}
+    result = Qualification(Finding(Type.QUALIFIED, "False", "Qualifying", ""), actions)
+
+    lost = _restore_named(observed, baselines, result)
+    candidates = _candidates(observed, plan_digest, references_digest, baselines, result)
+    if lost is not None and not any(item.fingerprint != lost for item in candidates):
+        words = (
+            f"status names a baseline for fingerprint {lost[:23]} that nobody has any more; restore its ConfigMap, or "
+            "delete the resource to begin anew"
+        )
+        result.finding = Finding(Type.QUALIFIED, "False", "BaselineLost", words)
+    else:
+        agreed = _agree([item for item in candidates if item.fingerprint != lost], result)
+        for baseline in agreed:
+            baselines[baseline.digest()] = baseline
+            result.actions.append(Create(baseline_record(observed.resource, baseline)))
+            words = f"{baseline.lifetimes} lifetime(s) agree on the answers of fingerprint {baseline.fingerprint[:23]}"
+            result.notices.append(Notice("RevisionQualified", words, baseline.digest()))
+
+    result.entries = {names.REFERENCES_KEY: seal(references.canonical())}
+    for baseline in baselines.values():
+        key = names.baseline_key(baseline.fingerprint, baseline.references_digest)
+        result.entries[key] = seal(baseline.canonical())
+    current = _current(observed, plan_digest, references_digest, baselines)
+    if current is not None:
+        result.baseline = {
+            "fingerprint": current.fingerprint,
+            "digest": current.digest(),
+            "referencesDigest": current.references_digest,
+            "lifetimes": current.lifetimes,
+        }
+        words = f"baseline {short(current.digest())} holds the answers that replicas are held to"
+        result.finding = Finding(Type.QUALIFIED, "True", "BaselineAgreed", words)
+        result.actions += _prune(observed, baselines)
+    elif result.finding.reason == "Qualifying" and not result.finding.message:
+        words = "an engine answers the references; equal answers make the baseline"
+        result.finding = Finding(Type.QUALIFIED, "False", "Qualifying", words)
+    return result
+
+
+def _restore_named(observed: Observed, baselines: dict[str, Baseline], result: Qualification) -> str | None:
+    """Bring back the baseline that status names; return its fingerprint where nobody has it."""
+    named = observed.old_status.get("baseline") or {}
+    if not named or named.get("digest") in baselines:
+        return None
+    key = names.baseline_key(str(named.get("fingerprint")), str(named.get("referencesDigest")))
+    data = _restored(observed, key)
+    if data is not None:
+        baseline = Baseline.parse(data)
+        if baseline.digest() == named["digest"]:
+            baselines[baseline.digest()] = baseline
+            result.actions.append(Create(baseline_record(observed.resource, baseline)))
+            return None
+    return str(named.get("fingerprint"))
+
+
+def _candidates(
+    observed: Observed,
+    plan_digest: str,
+    references_digest: str,
+    baselines: dict[str, Baseline],
+    result: Qualification,
+) -> list[Candidate]:
+    """Return the candidates of the wanted plan without a baseline; new ones are recorded first."""
+    known = {(item.fingerprint, item.references_digest) for item in baselines.values()}
+    stored = {candidate.boot: candidate for _, candidate in observed.candidates}
+    for replica in observed.replicas:
+        candidate = replica.report.candidate if replica.report is not None else None
+        if candidate is None or candidate.boot in stored or candidate.boot != (replica.report and replica.report.boot):
+            continue
+        if (candidate.fingerprint, candidate.references_digest) not in known:
+            stored[candidate.boot] = candidate
+            result.actions.append(Create(candidate_record(observed.resource, candidate)))
+    return [
+        candidate
+        for candidate in stored.values()
+        if candidate.plan_digest == plan_digest
+        and candidate.references_digest == references_digest
+        and (candidate.fingerprint, candidate.references_digest) not in known
+    ]
+
+
+def _agree(candidates: list[Candidate], result: Qualification) -> list[Baseline]:
+    """Return the baselines that candidates make; a fingerprint whose candidates differ makes none."""
+    agreed = []
+    for fingerprint in sorted({item.fingerprint for item in candidates}):
+        group = [item for item in candidates if item.fingerprint == fingerprint]
+        if any(item.answers != group[0].answers for item in group):
+            first = group[0].answers
+            differing = sorted({name for item in group for name in first if item.answers.get(name) != first[name]})
+            words = (
+                f"{len(group)} lifetimes of fingerprint {fingerprint[:23]} differ at {', '.join(differing[:3])}; "
+                "this engine is not deterministic: change the plan, or delete the candidates to try again"
+            )
+            result.finding = Finding(Type.QUALIFIED, "False", "CandidatesDiffer", words)
+        elif len(group) >= REQUIRED_LIFETIMES:
+            agreed.append(
+                Baseline(
+                    fingerprint=fingerprint,
+                    references_digest=group[0].references_digest,
+                    lifetimes=len(group),
+                    answers=group[0].answers,
+                )
+            )
+    return agreed
+
+
+def _current(
+    observed: Observed, plan_digest: str, references_digest: str, baselines: dict[str, Baseline]
+) -> Baseline | None:
+    """Return the baseline of the engines that run the wanted plan; else the one that status names."""
+    by_key = {(item.fingerprint, item.references_digest): item for item in baselines.values()}
+    running = [
+        replica.report.fingerprint
+        for replica in observed.replicas
+        if replica.report is not None and replica.report.plan_digest == plan_digest and replica.report.fingerprint
+    ]
+    if running:
+        # Replicas of one plan may differ in what their guards read; the first that has a baseline is named.
+        return next((found for item in running if (found := by_key.get((item, references_digest)))), None)
+    named = (observed.old_status.get("baseline") or {}).get("digest")
+    # The revision in status is short; without a running engine there is nothing newer to name.
+    return baselines.get(named) if named and observed.old_status.get("revision") == short(plan_digest) else None
+
+
+def _prune(observed: Observed, baselines: dict[str, Baseline]) -> list[Action]:
+    """Return the deletion of candidates whose baseline is on record: they have served their purpose."""
+    known = {(item.fingerprint, item.references_digest) for item in observed.baselines}
+    return [
+        Delete(CONFIG_MAP, observed.namespace, child["metadata"]["name"], uid_of(child), "its baseline is on record")
+        for child, candidate in observed.candidates
+        if (candidate.fingerprint, candidate.references_digest) in known and baselines
+    ]

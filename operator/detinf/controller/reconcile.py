@@ -1,0 +1,96 @@
+"""Workers: take a key, gather, decide, carry out; come back when the decision says so."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import time
+
+import structlog
+
+from detinf.cluster.port import ClusterApi, ClusterError, InvalidError
+from detinf.controller.carry_out import carry_out
+from detinf.controller.decide import decide
+from detinf.controller.exported import Exported
+from detinf.controller.gather import ReportSource, gather
+from detinf.controller.queue import KeyQueue
+from detinf.controller.settings import OperatorSettings
+
+Key = tuple[str, str]
+"""(namespace, name)"""
+
+log = structlog.get_logger()
+
+
+class Reconciler:
+    """One level-triggered function, and what runs it."""
+
+    def __init__(
+        self,
+        api: ClusterApi,
+        reports: ReportSource,
+        settings: OperatorSettings,
+        exported: Exported,
+        *,
+        instance: str,
+    ) -> None:
+        """Keep the ports; nothing runs yet."""
+        self.api = api
+        self.reports = reports
+        self.settings = settings
+        self.exported = exported
+        self.instance = instance
+        self.queue: KeyQueue[Key] = KeyQueue(time.monotonic)
+
+    async def reconcile(self, key: Key) -> float | None:
+        """Bring one resource closer to what it asks for; return when to look again, in seconds.
+
+        Raises:
+            ClusterError: where the API server did not do what was asked.
+        """
+        observed = await gather(self.api, self.reports, *key)
+        if observed is None:
+            return None
+        now = time.time()
+        decision = decide(observed, self.settings, now)
+        await carry_out(self.api, observed, decision, now=now, instance=self.instance)
+        return decision.requeue_seconds
+
+    async def work(self) -> None:
+        """Work on keys for ever."""
+        while True:
+            key = await self.queue.get()
+            with structlog.contextvars.bound_contextvars(namespace=key[0], name=key[1]):
+                await self.work_on(key)
+            self.exported.observe_queue(self.queue)
+
+    async def work_on(self, key: Key) -> None:
+        """Reconcile one key; an error is counted, logged and retried with back-off."""
+        start = time.monotonic()
+        try:
+            again = await self.reconcile(key)
+        except ClusterError as error:
+            delay = self.queue.failed(key, at_least=error.retry_after or 0.0)
+            self.exported.reconciled("error", time.monotonic() - start)
+            level = "error" if isinstance(error, InvalidError) else "warning"
+            getattr(log, level)("reconcile failed", error=str(error), again_in=round(delay, 1))
+        except asyncio.CancelledError:
+            raise
+        except Exception:
+            delay = self.queue.failed(key)
+            self.exported.reconciled("error", time.monotonic() - start)
+            log.exception("reconcile failed", again_in=round(delay, 1))
+        else:
+            self.queue.done(key, again_after=again)
+            self.exported.reconciled("success" if again is None else "requeue_after", time.monotonic() - start)
+
+    @contextlib.asynccontextmanager
+    async def running(self, workers: int):  # type: ignore[no-untyped-def] # noqa: ANN201 - an async context manager
+        """Run workers inside the block; at its end they finish what they have, within ten seconds."""
+        tasks = [asyncio.create_task(self.work()) for _ in range(workers)]
+        try:
+            yield self
+        finally:
+            for task in tasks:
+                task.cancel()
+            await asyncio.wait(tasks, timeout=10)
