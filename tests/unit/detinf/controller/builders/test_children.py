@@ -23,6 +23,7 @@ from detinf.engines.plan import revision_of
 from detinf.guard import layout
 from detinf.guard.plan import Plan as GuardPlan
 from detinf.guard.plan import check_command, read_plan
+from detinf_sim.cli import parser
 
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parents[4]
@@ -116,6 +117,14 @@ def test_the_guard_takes_the_command_that_the_pod_gives_it(name: str, tmp_path: 
     command = containers(pod_of(built))[names.ENGINE_CONTAINER]["command"]
     assert command[: command.index("--")] == ["python3", layout.GUARD_DIR, "--plan", layout.PLAN_PATH]
     check_command(plan, command[command.index("--") + 1 :])
+
+
+@pytest.mark.parametrize("name", EXAMPLES)
+def test_the_simulated_engine_takes_the_command_too(name: str) -> None:
+    command = containers(pod_of(children(example(name))))[names.ENGINE_CONTAINER]["command"]
+    options = parser().parse_args(command[command.index("vllm") + 1 :])
+    assert (options.host, options.port) == ("0.0.0.0", layout.ENGINE_PORT)
+    assert options.served_model_name == example(name)["metadata"]["name"]
 
 
 @pytest.mark.parametrize("name", EXAMPLES)
