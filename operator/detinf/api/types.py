@@ -144,12 +144,14 @@ class Model(ApiModel):
     """Longest prompt and answer together, in tokens (`--max-model-len`)."""
 
 
+QUANTITY = "[0-9]+([.][0-9]+)?(m|k|M|G|T|P|E|Ki|Mi|Gi|Ti|Pi|Ei)?"
+
+
 def _quantities(field: str) -> Rule:
     """Return the rule that a map holds resource names and quantities."""
-    value = f"string(self.{field}[name])"
     return rule(
         f"!has(self.{field}) || self.{field}.all(name, name.size() <= 317 && name.matches('^{LABEL_KEY}$') && "
-        f"isQuantity({value}) && !{value}.startsWith('-'))",
+        f"string(self.{field}[name]).matches('^{QUANTITY}$') && isQuantity(string(self.{field}[name])))",
         f"{field} must be quantities by resource name, such as memory: 16Gi or cpu: 500m",
         at=f".{field}",
     )

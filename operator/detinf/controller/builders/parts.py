@@ -58,8 +58,9 @@ def config_map(
         "apiVersion": "v1",
         "kind": "ConfigMap",
         "metadata": metadata(resource, name, labels),
-        "data": dict(data),
     }
+    if data:  # the API server does not store an empty map, and the manifest would never equal what it reads
+        manifest["data"] = dict(data)
     if immutable:
         manifest["immutable"] = True
     return manifest

@@ -5,10 +5,12 @@ from __future__ import annotations
 from typing import Any
 
 from detinf.api import names
+from detinf.api.placement import Toleration
 from detinf.api.types import Spec
 from detinf.cluster.port import Manifest
 from detinf.controller.builders.parts import Resource, name_of
 from detinf.controller.builders.probe_settings import served_name
+from detinf.controller.builders.quantity import canonical_quantity
 from detinf.controller.settings import OperatorSettings
 from detinf.documents import Plan
 from detinf.engines.catalogue import PROFILES
@@ -46,12 +48,17 @@ def pod_spec(resource: Resource, spec: Spec, plan: Plan, settings: OperatorSetti
     optional: dict[str, Any] = {
         "imagePullSecrets": [{"name": secret} for secret in settings.image_pull_secrets],
         "nodeSelector": dict(scheduling.node_selector) | (node_labels(spec) if profile.uses_devices else {}),
-        "tolerations": [item.model_dump(by_alias=True, exclude_none=True) for item in scheduling.tolerations],
+        "tolerations": [_toleration(item) for item in scheduling.tolerations],
         "schedulerName": scheduling.scheduler_name,
         "runtimeClassName": scheduling.runtime_class_name,
         "priorityClassName": scheduling.priority_class_name,
     }
     return pod | {key: value for key, value in optional.items() if value}
+
+
+def _toleration(toleration: Toleration) -> dict[str, Any]:
+    # An empty text is left out: the API server does not store it, and the manifest would never equal what it reads.
+    return {key: value for key, value in toleration.model_dump(by_alias=True, exclude_none=True).items() if value != ""}
 
 
 def _container_security() -> dict[str, Any]:
@@ -174,8 +181,10 @@ def engine(resource: Resource, spec: Spec, plan: Plan, profile: Profile, setting
 def engine_resources(spec: Spec, profile: Profile) -> Manifest:
     """Return requests and limits: the resource's own, else the profile's requests, and the NPUs."""
     asked = spec.engine.resources
-    requests = {key: str(value) for key, value in asked.requests.items()} or dict(profile.default_requests)
-    limits = {key: str(value) for key, value in asked.limits.items()}
+    requests = {key: canonical_quantity(value) for key, value in asked.requests.items()} or dict(
+        profile.default_requests
+    )
+    limits = {key: canonical_quantity(value) for key, value in asked.limits.items()}
     if profile.uses_devices:
         devices = {spec.scheduling.resource_name: str(spec.parallelism.tensor)}
         requests, limits = requests | devices, limits | devices
