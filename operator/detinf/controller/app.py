@@ -100,8 +100,8 @@ def build_registry(reconciler: Reconciler) -> kopf.OperatorRegistry:
         kopf_settings(settings)
 
     @kopf.on.event(RESOURCE.group, RESOURCE.version, RESOURCE.plural, registry=registry, id="resource")
-    def resource_event(namespace: str, name: str, **_: Any) -> None:
-        reconciler.queue.add((namespace, name))
+    def resource_event(body: Mapping[str, Any], **_: Any) -> None:
+        reconciler.queue.add((str(body["metadata"]["namespace"]), str(body["metadata"]["name"])))
 
     def watch(kind: Kind) -> None:
         @kopf.on.event(kind.group, kind.version, kind.plural, registry=registry, id=kind.plural)

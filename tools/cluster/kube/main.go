@@ -1,7 +1,9 @@
-// Command detinf-kube is Kubernetes in one binary, built from its own Go modules.
+// Command detinf-kube is Kubernetes in one binary, built from its own Go modules: it is the program whose name it is
+// called by, or the one that its first argument names.
 package main
 
 import (
+	"context"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -17,29 +19,31 @@ import (
 	kubeproxy "k8s.io/kubernetes/cmd/kube-proxy/app"
 	scheduler "k8s.io/kubernetes/cmd/kube-scheduler/app"
 	kubelet "k8s.io/kubernetes/cmd/kubelet/app"
-	dp "k8s.io/kubernetes/pkg/kubelet/cm/devicemanager/plugin/v1beta1"
+
+	"detinf.io/tools/cluster/kube/npu"
 )
 
+var programs = map[string]func() int{
+	"etcd":                    func() int { etcdmain.Main(os.Args); return 0 },
+	"kube-apiserver":          func() int { return cli.Run(apiserver.NewAPIServerCommand()) },
+	"kube-controller-manager": func() int { return cli.Run(controllermanager.NewControllerManagerCommand()) },
+	"kube-scheduler":          func() int { return cli.Run(scheduler.NewSchedulerCommand()) },
+	"kubectl":                 func() int { return cli.Run(kubectl.NewDefaultKubectlCommand()) },
+	"kube-proxy":              func() int { return cli.Run(kubeproxy.NewProxyCommand()) },
+	"kubelet":                 func() int { return cli.Run(kubelet.NewKubeletCommand(context.Background())) },
+	"npu-device-plugin":       func() int { return npu.Main(os.Args[1:]) },
+}
+
 func main() {
-	name := filepath.Base(os.Args[0])
-	_ = dp.NewDevicePluginStub
-	switch name {
-	case "etcd":
-		etcdmain.Main(os.Args)
-	case "kube-apiserver":
-		os.Exit(cli.Run(apiserver.NewAPIServerCommand()))
-	case "kube-controller-manager":
-		os.Exit(cli.Run(controllermanager.NewControllerManagerCommand()))
-	case "kube-scheduler":
-		os.Exit(cli.Run(scheduler.NewSchedulerCommand()))
-	case "kubectl":
-		os.Exit(cli.Run(kubectl.NewDefaultKubectlCommand()))
-	case "kube-proxy":
-		os.Exit(cli.Run(kubeproxy.NewProxyCommand()))
-	case "kubelet":
-		os.Exit(cli.Run(kubelet.NewKubeletCommand(nil)))
-	default:
-		fmt.Fprintln(os.Stderr, "unknown applet", name)
+	program, known := programs[filepath.Base(os.Args[0])]
+	if !known && len(os.Args) > 1 {
+		if program, known = programs[os.Args[1]]; known {
+			os.Args = os.Args[1:]
+		}
+	}
+	if !known {
+		fmt.Fprintln(os.Stderr, "detinf-kube: call it by the name of a program, or with that name as first argument")
 		os.Exit(2)
 	}
+	os.Exit(program())
 }

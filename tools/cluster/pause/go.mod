@@ -1,0 +1,3 @@
+module detinf.io/tools/cluster/pause
+
+go 1.26.0
