@@ -27,6 +27,7 @@ ARGUMENTS = (
 POD_VARIABLES = (
     Variable("HOME", "/tmp", "the root file system is read-only; caches go to the pod's own folder"),  # noqa: S108 - an emptyDir
     Variable("TMPDIR", "/tmp", "as HOME"),  # noqa: S108 - an emptyDir
+    Variable("USER", "detinf", "torch asks for the user's name, and the user of the pod has none in the image"),
     Variable("PYTHONUNBUFFERED", "1", "the last lines of a crash must reach the log"),
     Variable("PYTHONDONTWRITEBYTECODE", "1", "the root file system is read-only"),
 )
