@@ -16,7 +16,7 @@ def generated() -> dict[Path, str]:
     from detinf.documents import generate
 
     name = f"{crd.FILE_NAME}"
-    files = {Path("crds") / name: crd.render()}
+    files = {Path("crds") / name: crd.render(), Path("charts/deterministic-inference/files/crd.yaml"): crd.render()}
     files |= {Path("docs/reference/schemas") / file: text for file, text in generate.render().items()}
     return files
 

@@ -19,6 +19,8 @@ ROOT = HERE.parent.parent
 NAME = "demo"
 CLIENT = "demo-user"
 FAULTY = 1
+MODELS = "/var/lib/detinf/models"
+"""Folder of the node; the examples name it, and the chart is told to allow it."""
 
 
 @dataclass(frozen=True)
@@ -118,11 +120,10 @@ class Scene:
         """Write the model into a claim, with the engine's own image."""
         with self.story.step(
             "model",
-            "A tiny model is written into a PersistentVolumeClaim, where the engines will read it.",
+            "A tiny model is written into a folder of the node, where the engines will read it.",
             about_seconds=15,
         ):
             self.kubectl("delete", "pod", "make-model", "--ignore-not-found", "--wait=true")
-            self.kubectl.apply(*volume(self.kubectl.namespace))
             self.kubectl.apply(model_maker(self.engine, self.kubectl.namespace))
             self.story.wait(
                 "the model to be written",
@@ -146,8 +147,9 @@ class Scene:
         """Apply the resource, and watch it become Ready."""
         with self.story.step(
             "resource",
-            "A DeterministicInference with two replicas is applied. Each engine loads, is attested by its guard, answers\n"
-            "      the references, and passes the gate: solo, against the baseline, and in batches. Only then it serves.",
+            "A DeterministicInference with two replicas is applied. Each engine loads, is attested by its guard,\n"
+            "      answers the references, and passes the gate: alone, against the baseline, and in batches. Only then\n"
+            "      it serves.",
             about_seconds=40 + 3 * self.engine.load_seconds,
         ):
             self.kubectl.apply(self.engine.manifest)
@@ -160,7 +162,7 @@ class Scene:
         """Start the user."""
         with self.story.step(
             "load",
-            "A user sends requests through the Service, each on a new connection, and compares every answer bit by bit.",
+            "A user sends requests through the Service, each on a new connection, and compares every answer's bits.",
             about_seconds=15,
         ):
             self.kubectl("delete", "pod", CLIENT, "--ignore-not-found", "--wait=true", "--grace-period=5")
@@ -177,8 +179,8 @@ class Scene:
         """Take the controller away; kill an engine; see it gated and served all the same."""
         with self.story.step(
             "controller down",
-            "The controller is stopped, and the engine of replica 0 is killed. Serving goes on, and the restarted engine\n"
-            "      is gated by its probe alone before it serves again.",
+            "The controller is stopped, and the engine of replica 0 is killed. Serving goes on, and the restarted\n"
+            "      engine is gated by its probe alone before it serves again.",
             about_seconds=30 + 2 * self.engine.load_seconds,
         ):
             deployment = self.operator.items("get", "deployments", "-l", "app.kubernetes.io/part-of=detinf")[0]
@@ -271,8 +273,8 @@ class Scene:
         pod = f"{NAME}-{FAULTY}-0"
         with self.story.step(
             "recovery",
-            "The fault is removed. The operator restarts the replica, since only a new boot that passes the gate clears\n"
-            "      a divergence; then it serves again.",
+            "The fault is removed. The operator restarts the replica, since only a new boot that passes the gate\n"
+            "      clears a divergence; then it serves again.",
             about_seconds=50 + 2 * self.engine.load_seconds,
         ):
             if self.pod(FAULTY).get("metadata", {}).get("uid") == faulty_uid:
@@ -324,38 +326,6 @@ def restarts(pod: dict[str, Any]) -> int:
     return sum(item["restartCount"] for item in statuses if item["name"] == "engine")
 
 
-def volume(namespace: str) -> list[dict[str, Any]]:
-    """Return a claim for models, and the volume behind it: a folder of the node, as on any one-node cluster."""
-    size = {"storage": "10Gi"}
-    name = f"{namespace}-models"
-    return [
-        {
-            "apiVersion": "v1",
-            "kind": "PersistentVolume",
-            "metadata": {"name": name},
-            "spec": {
-                "capacity": size,
-                "accessModes": ["ReadWriteMany"],
-                "persistentVolumeReclaimPolicy": "Retain",
-                "storageClassName": "detinf-demo",
-                "hostPath": {"path": f"/var/lib/detinf/models/{namespace}", "type": "DirectoryOrCreate"},
-                "claimRef": {"namespace": namespace, "name": "models"},
-            },
-        },
-        {
-            "apiVersion": "v1",
-            "kind": "PersistentVolumeClaim",
-            "metadata": {"name": "models", "namespace": namespace},
-            "spec": {
-                "accessModes": ["ReadWriteMany"],
-                "storageClassName": "detinf-demo",
-                "volumeName": name,
-                "resources": {"requests": size},
-            },
-        },
-    ]
-
-
 def model_maker(engine: Engine, namespace: str) -> dict[str, Any]:
     """Return the pod that writes the model; root, because the node made the folder."""
     return {
@@ -376,7 +346,7 @@ def model_maker(engine: Engine, namespace: str) -> dict[str, Any]:
                     "volumeMounts": [{"name": "models", "mountPath": "/models"}],
                 }
             ],
-            "volumes": [{"name": "models", "persistentVolumeClaim": {"claimName": "models"}}],
+            "volumes": [{"name": "models", "hostPath": {"path": MODELS, "type": "DirectoryOrCreate"}}],
         },
     }
 

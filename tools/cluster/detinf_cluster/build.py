@@ -44,8 +44,14 @@ PROGRAMS = {
             380,
             (
                 "-ldflags",
-                f"-s -w -X {_COMPONENT}.gitVersion={VERSION} -X {_COMPONENT}.gitMajor={MAJOR} "
-                f"-X {_COMPONENT}.gitMinor={MINOR}",
+                " ".join(
+                    [
+                        "-s -w",
+                        f"-X {_COMPONENT}.gitVersion={VERSION}",
+                        f"-X {_COMPONENT}.gitMajor={MAJOR}",
+                        f"-X {_COMPONENT}.gitMinor={MINOR}",
+                    ]
+                ),
             ),
         ),
         Program("pause", "pause", ".", 5, ("-ldflags", "-s -w")),
@@ -126,9 +132,8 @@ def _build(program: Program, source: Path, target: Path) -> None:
         except subprocess.TimeoutExpired:
             spent = time.monotonic() - began
             left = max(expected - spent, 5)
-            say(
-                f"  {program.name}: {len(lines)} packages compiled of at most {packages}, {spent:.0f} s, about {left:.0f} s left"
-            )
+            done = f"{len(lines)} packages compiled of at most {packages}"
+            say(f"  {program.name}: {done}, {spent:.0f} s, about {left:.0f} s left")
     reader.join()
     if process.returncode:
         raise ClusterError(f"building {program.name} failed: {''.join(lines)[-1500:].strip()}")

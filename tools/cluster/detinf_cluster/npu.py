@@ -34,8 +34,10 @@ def table():
     print(DOUBLE)
     for npu in IDS:
         health = FACTS["health"].get(str(npu), "OK")
-        print("| %-5d %-19s | %-13s | 94.8        36                0    / 0             |" % (npu, FACTS["chip"], health))
-        print("| 0                         | %-13s | 0           0    / 0          3407 / %-13d |" % (bus(npu), FACTS["hbmMiB"]))
+        rest = "94.8        36                0    / 0             |"
+        print("| %-5d %-19s | %-13s | %s" % (npu, FACTS["chip"], health, rest))
+        rest = "0           0    / 0          3407 / %-13d |" % FACTS["hbmMiB"]
+        print("| 0                         | %-13s | %s" % (bus(npu), rest))
         print(DOUBLE)
     print(LINE)
     print("| NPU     Chip              | Process id    | Process name             | Process memory(MB)      |")

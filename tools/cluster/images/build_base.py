@@ -5,6 +5,7 @@ With Docker and a registry nobody needs this: the Dockerfile's base is a build a
 
 from __future__ import annotations
 
+import os
 import shutil
 import subprocess
 import sys
@@ -29,8 +30,6 @@ def buildah(*arguments: str) -> str:
     Raises:
         ClusterError: where it fails, with the end of its words.
     """
-    import os
-
     done = subprocess.run(
         ["buildah", *arguments],
         check=False,
@@ -55,7 +54,7 @@ def mirror() -> str:
     Raises:
         ClusterError: where none is configured.
     """
-    for path in sorted(Path("/etc/apt").glob("sources.list*/*")) + [Path("/etc/apt/sources.list")]:
+    for path in [*sorted(Path("/etc/apt").glob("sources.list*/*")), Path("/etc/apt/sources.list")]:
         if not path.is_file():
             continue
         for line in path.read_text(encoding="utf-8").splitlines():

@@ -1,0 +1,162 @@
+"""An in-memory ``ClusterApi``: the one fake of the tests, of our own port.
+
+It promises what the contract tests (``test_cluster_api_contract``) hold both it and the real API server to: uids,
+resource versions, generations, ownership of fields by our one manager, and garbage collection by owner.
+"""
+
+from __future__ import annotations
+
+import copy
+import itertools
+import json
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from detinf.cluster.port import KINDS, ConflictError, InvalidError, Kind, Manifest
+
+Key = tuple[str, str, str]
+LIST_KEYS = {"conditions": "type", "ownerReferences": "uid", "env": "name", "containers": "name", "ports": "port"}
+
+
+def merged(live: Any, owned: Any, wanted: Any) -> Any:
+    """Return the live value after an apply: wanted wins, and what we owned and no longer want is removed."""
+    if isinstance(wanted, dict) and isinstance(live, dict):
+        before = owned if isinstance(owned, dict) else {}
+        result = {key: value for key, value in live.items() if key not in before or key in wanted}
+        for key, value in wanted.items():
+            result[key] = merged(live.get(key), before.get(key), value)
+        return result
+    return copy.deepcopy(wanted)
+
+
+class FakeClusterApi:
+    """The port in memory. ``before`` is called with each write and may raise, which is how crashes are made."""
+
+    def __init__(self, now: Callable[[], float] = lambda: 1_800_000_000.0) -> None:
+        """Start empty."""
+        self.objects: dict[Key, Manifest] = {}
+        self.owned: dict[tuple[Key, str], Any] = {}
+        self.writes: list[str] = []
+        self.before: Callable[[str], None] = lambda _what: None
+        self.now = now
+        self._numbers = itertools.count(1)
+
+    # The port ------------------------------------------------------------------------------------------------------
+
+    async def get(self, kind: Kind, namespace: str, name: str) -> Manifest | None:
+        """Return a copy of the object, or None."""
+        found = self.objects.get((kind.kind, namespace, name))
+        return copy.deepcopy(found)
+
+    async def list(
+        self, kind: Kind, *, namespace: str | None = None, labels: Mapping[str, str] | None = None
+    ) -> list[Manifest]:
+        """Return copies of the objects with all of the labels."""
+        return [
+            copy.deepcopy(item)
+            for (of_kind, of_namespace, _), item in sorted(self.objects.items())
+            if of_kind == kind.kind
+            and namespace in {None, of_namespace}
+            and all(item["metadata"].get("labels", {}).get(key) == value for key, value in (labels or {}).items())
+        ]
+
+    async def apply(self, manifest: Manifest) -> Manifest:
+        """Apply with our one field manager, by force."""
+        return self._apply(manifest, "") or {}
+
+    async def apply_status(self, manifest: Manifest) -> Manifest | None:
+        """Apply the status of an object that is there."""
+        return self._apply(manifest, "status")
+
+    async def create(self, manifest: Manifest) -> Manifest | None:
+        """Create; None where the name is taken."""
+        key = self._key(manifest)
+        self.before(f"create {key}")
+        if key in self.objects:
+            return None
+        self.writes.append(f"create {key[0]} {key[2]}")
+        return self._store(key, copy.deepcopy(manifest))
+
+    async def delete(self, kind: Kind, namespace: str, name: str, *, uid: str) -> bool:
+        """Delete that very object, and what it owns."""
+        key = (kind.kind, namespace, name)
+        self.before(f"delete {key}")
+        found = self.objects.get(key)
+        if found is None or found["metadata"]["uid"] != uid:
+            return False
+        self.writes.append(f"delete {kind.kind} {name}")
+        self._remove(key)
+        return True
+
+    # What a cluster does by itself -----------------------------------------------------------------------------------
+
+    def put(self, manifest: Manifest) -> Manifest:
+        """Store an object as somebody else would: a user, the kubelet, a StatefulSet's controller."""
+        key = self._key(manifest)
+        old = self.objects.get(key)
+        if old is None:
+            return self._store(key, copy.deepcopy(manifest))
+        if old.get("spec") != manifest.get("spec"):
+            manifest["metadata"]["generation"] = old["metadata"].get("generation", 1) + 1
+        return self._store(key, copy.deepcopy(manifest), old)
+
+    def _remove(self, key: Key) -> None:
+        gone = self.objects.pop(key)
+        uid = gone["metadata"]["uid"]
+        owned = [
+            other
+            for other, item in self.objects.items()
+            if any(owner["uid"] == uid for owner in item["metadata"].get("ownerReferences", []))
+        ]
+        for other in owned:
+            if other in self.objects:
+                self._remove(other)
+
+    def _key(self, manifest: Manifest) -> Key:
+        if manifest["kind"] not in KINDS:
+            raise InvalidError(f"{manifest['kind']} is no kind of ours")
+        return manifest["kind"], manifest["metadata"]["namespace"], manifest["metadata"]["name"]
+
+    def _apply(self, manifest: Manifest, subresource: str) -> Manifest | None:
+        key = self._key(manifest)
+        self.before(f"apply{'-status' if subresource else ''} {key}")
+        old = self.objects.get(key)
+        wanted_uid = manifest["metadata"].get("uid")
+        if old is None and (subresource or wanted_uid):
+            if subresource:
+                return None
+            raise ConflictError(f"{key}: uid mismatch", status=409)
+        if old is not None and wanted_uid not in {None, old["metadata"]["uid"]}:
+            raise ConflictError(f"{key}: uid mismatch", status=409)
+        part = (
+            {"status": manifest["status"]}
+            if subresource
+            else {name: value for name, value in manifest.items() if name != "status"}
+        )
+        if old is None:
+            stored = self._store(key, copy.deepcopy(part))
+        else:
+            if old.get("immutable") and part.get("data", old.get("data")) != old.get("data"):
+                raise InvalidError(f"{key}: field is immutable when `immutable` is set", status=422)
+            new = merged(old, self.owned.get((key, subresource), {}), part)
+            if json.dumps(new, sort_keys=True) == json.dumps(old, sort_keys=True):
+                self.owned[key, subresource] = copy.deepcopy(part)
+                return copy.deepcopy(old)
+            if new.get("spec") != old.get("spec"):
+                new["metadata"]["generation"] = old["metadata"].get("generation", 1) + 1
+            stored = self._store(key, new, old)
+        self.owned[key, subresource] = copy.deepcopy(part)
+        self.writes.append(f"apply{'-status' if subresource else ''} {key[0]} {key[2]}")
+        return stored
+
+    def _store(self, key: Key, manifest: Manifest, old: Manifest | None = None) -> Manifest:
+        from detinf.controller.pods import format_time
+
+        metadata = manifest["metadata"]
+        base = old["metadata"] if old else {}
+        metadata["uid"] = base.get("uid") or f"uid-{next(self._numbers)}"
+        metadata["creationTimestamp"] = base.get("creationTimestamp") or format_time(self.now())
+        metadata.setdefault("generation", base.get("generation", 1))
+        metadata["resourceVersion"] = str(next(self._numbers))
+        self.objects[key] = manifest
+        return copy.deepcopy(manifest)
