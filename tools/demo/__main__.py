@@ -7,12 +7,11 @@ import subprocess
 import sys
 import time
 
+from detinf_cluster.cache import ClusterError
 from kubectl import KubectlError
 from place import NAMESPACE, OPERATOR_NAMESPACE, Place, demo_down, engine_named
 from scenario import ROOT, STEPS, Scene
 from story import StepError, Story, fail
-
-from detinf_cluster.cache import ClusterError
 
 PLACE_STEPS = 3
 
@@ -26,8 +25,10 @@ Three things to try:
   1. kubectl -n {namespace} describe detinf demo
   2. kubectl -n {namespace} port-forward service/demo 8000 &
      curl -si localhost:8000/v1/completions -H 'Content-Type: application/json' \\
-       -d '{{"model":"demo","prompt":[5,6,7],"max_tokens":8,"seed":1,"logprobs":1}}'   # X-Detinf-Boot says which boot answered
-  3. kubectl -n {namespace} port-forward pod/demo-0-0 9400 & curl -s localhost:9400/metrics | grep detinf_probe_comparisons
+       -d '{{"model":"demo","prompt":[5,6,7],"max_tokens":8,"seed":1,"logprobs":1}}'
+     (X-Detinf-Boot in the answer says which boot of which engine it came from)
+  3. kubectl -n {namespace} port-forward pod/demo-0-0 9400 &
+     curl -s localhost:9400/metrics | grep detinf_probe_comparisons
 
   make demo-down   ends it
 """

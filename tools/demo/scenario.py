@@ -268,7 +268,7 @@ class Scene:
             if saw["failed"] or saw["different"]:
                 raise StepError(f"users must not notice an isolated replica; seen: {saw} {saw['errors']}")
 
-    def recovery(self, faulty_uid: str) -> None:
+    def recovery(self, faulty_uid: str, faulty_boot: str) -> None:
         """Take the fault away; see the replica replaced, gated and serving."""
         pod = f"{NAME}-{FAULTY}-0"
         with self.story.step(
@@ -293,10 +293,14 @@ class Scene:
             if saw["failed"] or saw["different"]:
                 raise StepError(f"a recovered resource must answer every request alike; seen: {saw}")
             total = self.seen()
+            wrong = {boot for boot, of_boot in total["boots"].items() if of_boot["different"]}
             self.story.say(
-                f"the user's whole run: {total['answers']} answers, {total['failed']} failed, {total['different']} "
-                "different (all from the faulty replica, before it was isolated)"
+                f"the user's whole run: {total['answers']} answers from {len(total['boots'])} boots; {total['failed']} "
+                f"failed, in flight when the engine was killed; {total['different']} different, "
+                "all from the faulty boot before it was isolated"
             )
+            if wrong - {faulty_boot}:
+                raise StepError(f"another boot than the faulty one answered differently: {total['boots']}")
 
     def play(self) -> None:
         """Run all steps, from the resource on."""
@@ -306,8 +310,9 @@ class Scene:
         self.controller_down()
         uid = self.pod(FAULTY)["metadata"]["uid"]
         self.fault()
+        boot = self.evidence()["boot"]
         self.isolated()
-        self.recovery(uid)
+        self.recovery(uid, boot)
 
 
 STEPS = 7

@@ -35,7 +35,7 @@ from detinf.probe.observation import Observation, from_answer
 from detinf.probe.readiness import GatePass, read_pass, write_pass
 from detinf.probe.reasons import Reason
 from detinf.probe.references import propose
-from detinf.probe.relations import Prober
+from detinf.probe.relations import IDLE_PLUG_TOKENS, Prober
 from detinf.probe.verdict import Round
 
 POLL_SECONDS = 1.0
@@ -207,7 +207,8 @@ class Lifetime:
                 if outcome.verdict is not Verdict.PASS:
                     return outcome
         for width in self.read_settings().gate.widths:
-            outcome = (await self.timed(prober.width(_cohort(references, 0, width), expected)))[0]
+            cohort = _cohort(references, 0, width)
+            outcome = (await self.timed(prober.width(cohort, expected, plug_tokens=IDLE_PLUG_TOKENS)))[0]
             self.book(outcome)
             if outcome.verdict is not Verdict.PASS:
                 return outcome

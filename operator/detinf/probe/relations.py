@@ -16,6 +16,8 @@ from detinf.probe.witness import decode_width
 SOLO = "solo"
 PLUG_TOKENS = 2048
 """Long enough for a cohort to arrive while it is computed, bounded by the model's context."""
+IDLE_PLUG_TOKENS = 8192
+"""At the gate nobody is kept waiting: a longer plug lets a cohort arrive on a busy machine, too."""
 
 
 @dataclass(frozen=True)
@@ -52,13 +54,15 @@ class Prober:
             rounds.append(judge("S02", SOLO, held, promise=self.promise, engine_changed=changed))
         return rounds
 
-    async def width(self, references: Sequence[Reference], expected: Mapping[str, Observation]) -> list[Round]:
+    async def width(
+        self, references: Sequence[Reference], expected: Mapping[str, Observation], *, plug_tokens: int = PLUG_TOKENS
+    ) -> list[Round]:
         """Ask references together: S03 at their number, each against its expected answer, witnessed by W2."""
         wanted = len(references)
         condition = f"width={wanted}"
         before = await self.client.identity()
         first = await self.client.metrics()
-        answers = await self.client.cohort(list(references), min(PLUG_TOKENS, self.max_model_len - 2))
+        answers = await self.client.cohort(list(references), min(plug_tokens, self.max_model_len - 2))
         last = await self.client.metrics()
         changed = await self.changed(before)
         asked = [
