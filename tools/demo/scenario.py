@@ -148,7 +148,7 @@ class Scene:
         with self.story.step(
             "resource",
             "A DeterministicInference with two replicas is applied. Each engine loads, is attested by its guard,\n"
-            "      answers the references, and passes the gate: alone, against the baseline, and in batches. Only then\n"
+            "      answers the references, and passes the gate: alone, against the baseline, in batches. Only then\n"
             "      it serves.",
             about_seconds=40 + 3 * self.engine.load_seconds,
         ):
