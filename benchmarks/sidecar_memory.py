@@ -42,6 +42,7 @@ from detinf_sim.server import Settings, running_server
 
 BOOT = "b" * 32
 ROUNDS_SECONDS = 30
+SOURCES = str(Path(__file__).resolve().parent.parent / "operator")
 
 
 def memory(process: int) -> tuple[float, float]:
@@ -127,15 +128,17 @@ async def measure(folder: Path) -> dict[str, float]:
             *("--delivery-dir", str(folder / "baselines"), "--shared-dir", str(folder / "shared")),
             *("--state-dir", str(folder / "state"), "--podinfo-dir", str(folder / "podinfo")),
             stdout=asyncio.subprocess.DEVNULL,
-            env=os.environ | {"PYTHONPATH": str(Path(__file__).resolve().parent.parent / "operator")},
+            env=os.environ | {"PYTHONPATH": SOURCES},
         )
         try:
             proposal = (await until(port, lambda seen: seen.proposal)).proposal
             started, _ = memory(process.pid)
-            assert proposal is not None
+            if proposal is None:
+                raise RuntimeError("the probe proposed nothing")
             (folder / "baselines" / REFERENCES_KEY).write_text(seal(proposal.canonical()), encoding="utf-8")
             candidate = (await until(port, lambda seen: seen.candidate)).candidate
-            assert candidate is not None
+            if candidate is None:
+                raise RuntimeError("the probe offered no candidate")
             baseline = Baseline(
                 fingerprint=candidate.fingerprint,
                 references_digest=candidate.references_digest,
