@@ -1,0 +1,87 @@
+"""The tri-state table, row by row."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from detinf.api.types import Promise
+from detinf.documents import Verdict, Witness
+from detinf.probe.coverage import Ledger
+from detinf.probe.observation import Observation
+from detinf.probe.reasons import InconclusiveError, Reason
+from detinf.probe.verdict import Asked, Round, hint, judge
+
+GOOD = Observation((1, 2), (0xBF000000, 0xBF000000), "length")
+BAD = replace(GOOD, logprob_bits=(0xBF000000, 0xBF000001))
+PROVEN = Witness(kind="W2", width=8, detail="8 together")
+BROKEN = InconclusiveError(Reason.TRUNCATED, "it ended early")
+
+
+def judged(*observed: Observation | InconclusiveError, proven: bool = True, changed: str | None = None) -> Round:
+    asked = [Asked(f"r{index}", GOOD, item) for index, item in enumerate(observed)]
+    return judge(
+        "S03",
+        "width=8",
+        asked,
+        promise=Promise.TOKENS_AND_LOGPROBS,
+        witness=PROVEN,
+        proven=proven,
+        engine_changed=changed,
+    )
+
+
+@pytest.mark.parametrize(
+    ("outcome", "verdict", "reason"),
+    [
+        (judged(GOOD, GOOD), Verdict.PASS, Reason.EQUAL),
+        (judged(GOOD, GOOD, proven=False), Verdict.INCONCLUSIVE, Reason.NOT_BATCHED),
+        (judged(GOOD, BAD), Verdict.FAIL, Reason.DIFFERENT),
+        # Inequality needs no witness.
+        (judged(GOOD, BAD, proven=False), Verdict.FAIL, Reason.DIFFERENT),
+        # A difference that was seen is not unseen because another answer broke.
+        (judged(BROKEN, BAD), Verdict.FAIL, Reason.DIFFERENT),
+        (judged(GOOD, BROKEN), Verdict.INCONCLUSIVE, Reason.TRUNCATED),
+        (judged(BROKEN, proven=False), Verdict.INCONCLUSIVE, Reason.TRUNCATED),
+        # Another engine's answer is no divergence of this one.
+        (judged(GOOD, BAD, changed="another boot"), Verdict.INCONCLUSIVE, Reason.ENGINE_CHANGED),
+        (judged(GOOD, GOOD, changed="another boot"), Verdict.INCONCLUSIVE, Reason.ENGINE_CHANGED),
+    ],
+)
+def test_row_of_the_table(outcome: Round, verdict: Verdict, reason: Reason) -> None:
+    assert (outcome.verdict, outcome.reason) == (verdict, reason)
+
+
+def test_finding_names_the_reference_and_both_answers() -> None:
+    finding = judged(GOOD, BAD).finding
+    assert finding is not None
+    assert (finding.asked.reference, finding.observed, finding.asked.expected) == ("r1", BAD, GOOD)
+
+
+def test_ledger_counts_and_keeps_the_last_pass() -> None:
+    ledger = Ledger()
+    ledger.book(judged(GOOD, GOOD), 100)
+    ledger.book(judged(GOOD, proven=False), 200)
+    cell = ledger.listed()[0]
+    assert (cell.passes, cell.fails, cell.inconclusive) == (2, 0, 1)
+    assert (cell.last_pass_unix, cell.last_conclusive_unix) == (100, 100)
+    assert ledger.states(150, 60) == {"fresh": 1, "stale": 0, "failed": 0, "never": 0}
+    assert ledger.states(161, 60)["stale"] == 1
+    ledger.book(judged(BAD), 300)
+    assert ledger.listed()[0].last_pass_unix == 100
+    assert ledger.states(300, 60)["failed"] == 1
+    assert ledger.failing() == {("S03", "width=8"): True}
+
+
+def test_inconclusive_cell_was_never_fresh() -> None:
+    ledger = Ledger()
+    ledger.book(judged(GOOD, proven=False), 100)
+    assert ledger.states(100, 60) == {"fresh": 0, "stale": 0, "failed": 0, "never": 1}
+
+
+def test_hint_says_which_widths_are_clean() -> None:
+    failing = {("S03", "width=2"): False, ("S03", "width=16"): True}
+    assert "width=16; clean at width=2" in hint("S03", "width=16", failing)
+    assert "run to run" in hint("S01", "solo", {})
+    assert "drift" in hint("S02", "solo", {})
