@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import subprocess
 import sys
 import time
@@ -46,7 +47,7 @@ def main() -> int:
     began = time.monotonic()
     try:
         engine = engine_named(options.engine)
-        place = Place(story, engine)
+        place = Place(story, engine, external=os.environ.get("KUBECONFIG"))
         place.ready()
         place.install()
         kubectl = place.kubectl(NAMESPACE)

@@ -19,6 +19,7 @@ sys.path.insert(0, str(ROOT / "tools" / "cluster"))
 from detinf_cluster.build import binary
 from detinf_cluster.cache import ClusterError
 from detinf_cluster.lifecycle import Cluster, control_plane_applets
+from images.build_base import build_base
 from images.build_images import build, image_name
 
 CLUSTER = "demo"
@@ -56,8 +57,9 @@ def engine_named(name: str) -> Engine:
     return Engine(
         name=name,
         manifest=manifest,
-        make_model=["python3", "/opt/detinf/make_model.py", "/models/tiny"],
-        image="localhost/detinf/vllm-cpu:dev",
+        make_model=["python3", "/script/make_model.py", "/models/tiny"],
+        image="localhost/detinf/vllm-cpu:0.32.0",
+        script=ROOT / "tools" / "vllm_cpu" / "make_model.py",
         fault_on=["touch", "/tmp/detinf-fault"],  # noqa: S108 - in the container
         fault_off=["rm", "-f", "/tmp/detinf-fault"],  # noqa: S108 - in the container
         fault_words=(
@@ -72,12 +74,12 @@ def engine_named(name: str) -> Engine:
 class Place:
     """A cluster with the demo's images."""
 
-    def __init__(self, story: Story, engine: Engine) -> None:
-        """Choose: KUBECONFIG names somebody's cluster, else ours."""
+    def __init__(self, story: Story, engine: Engine, *, name: str = CLUSTER, external: str | None = None) -> None:
+        """Keep the engine, and the cluster: ours of that name, or somebody's whose kubeconfig is given."""
         self.story = story
         self.engine = engine
-        self.cluster = Cluster(CLUSTER)
-        self.external = os.environ.get("KUBECONFIG")
+        self.cluster = Cluster(name)
+        self.external = external
 
     @property
     def kubeconfig(self) -> Path:
@@ -121,10 +123,16 @@ class Place:
             targets.remove("simulated-engine")
         archives = [build(target) for target in targets]
         if self.engine.name == "vllm-cpu":
-            sys.path.insert(0, str(ROOT / "tools" / "vllm_cpu"))
-            from build_image import build_archive
-
-            archives.append(build_archive())
+            build_base()
+            done = subprocess.run(
+                [sys.executable, str(ROOT / "tools" / "vllm_cpu" / "build_image.py")],
+                check=False,
+                stdout=subprocess.PIPE,
+                text=True,
+            )
+            if done.returncode:
+                raise StepError("the image of the real vLLM could not be built; see above")
+            archives.append(Path(done.stdout.strip().splitlines()[-1]))
         return archives
 
     def install(self) -> None:

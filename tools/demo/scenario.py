@@ -40,6 +40,8 @@ class Engine:
     expected_observable: tuple[str, ...]
     load_seconds: int
     """What the engine takes to be healthy, roughly."""
+    script: Path | None = None
+    """A script that ``make_model`` runs, mounted at ``/script``."""
 
 
 class Scene:
@@ -124,7 +126,7 @@ class Scene:
             about_seconds=15,
         ):
             self.kubectl("delete", "pod", "make-model", "--ignore-not-found", "--wait=true")
-            self.kubectl.apply(model_maker(self.engine, self.kubectl.namespace))
+            self.kubectl.apply(*model_maker(self.engine, self.kubectl.namespace))
             self.story.wait(
                 "the model to be written",
                 lambda: "done" if self.phase("make-model") == "Succeeded" else None,
@@ -331,9 +333,16 @@ def restarts(pod: dict[str, Any]) -> int:
     return sum(item["restartCount"] for item in statuses if item["name"] == "engine")
 
 
-def model_maker(engine: Engine, namespace: str) -> dict[str, Any]:
-    """Return the pod that writes the model; root, because the node made the folder."""
-    return {
+def model_maker(engine: Engine, namespace: str) -> list[dict[str, Any]]:
+    """Return the pod that writes the model, as root, because the node made the folder; and its script."""
+    scripts = {engine.script.name: engine.script.read_text(encoding="utf-8")} if engine.script else {}
+    config = {
+        "apiVersion": "v1",
+        "kind": "ConfigMap",
+        "metadata": {"name": "make-model", "namespace": namespace},
+        "data": scripts,
+    }
+    pod = {
         "apiVersion": "v1",
         "kind": "Pod",
         "metadata": {"name": "make-model", "namespace": namespace},
@@ -347,13 +356,19 @@ def model_maker(engine: Engine, namespace: str) -> dict[str, Any]:
                     "image": engine.image,
                     "imagePullPolicy": "IfNotPresent",
                     "command": engine.make_model,
-                    "env": [{"name": "HOME", "value": "/tmp"}],  # noqa: S108 - in the pod
-                    "volumeMounts": [{"name": "models", "mountPath": "/models"}],
+                    "volumeMounts": [
+                        {"name": "models", "mountPath": "/models"},
+                        {"name": "script", "mountPath": "/script", "readOnly": True},
+                    ],
                 }
             ],
-            "volumes": [{"name": "models", "hostPath": {"path": MODELS, "type": "DirectoryOrCreate"}}],
+            "volumes": [
+                {"name": "models", "hostPath": {"path": MODELS, "type": "DirectoryOrCreate"}},
+                {"name": "script", "configMap": {"name": "make-model"}},
+            ],
         },
     }
+    return [config, pod]
 
 
 def client(engine: Engine, namespace: str, host: str, script: str) -> list[dict[str, Any]]:

@@ -1,0 +1,67 @@
+"""A real node with the operator on it, once for a test run; what the demo installs, under a name of its own."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+sys.path[:0] = [str(ROOT / "tools" / "cluster"), str(ROOT / "tools" / "demo")]
+
+from detinf_cluster.lifecycle import Cluster  # noqa: E402 - found through the line above
+from place import NAMESPACE, OPERATOR_NAMESPACE, Place, engine_named  # noqa: E402 - as above
+from scenario import Scene  # noqa: E402 - as above
+from story import Story  # noqa: E402 - as above
+
+
+@pytest.fixture(scope="session")
+def node() -> Iterator[Cluster]:
+    """A node-size cluster named e2e."""
+    cluster = Cluster("e2e")
+    cluster.up()
+    try:
+        yield cluster
+    finally:
+        cluster.down()
+
+
+@pytest.fixture(scope="session")
+def scene(node: Cluster, tmp_path_factory: pytest.TempPathFactory) -> Scene:
+    """The operator installed with helm, the images in the node, and a model in its folder."""
+    story = Story(total=0, output=tmp_path_factory.mktemp("e2e") / "story.json")
+    engine = engine_named("simulated")
+    place = Place(story, engine, name=node.name)
+    place.ready()
+    place.install()
+    result = Scene(story, place.kubectl(NAMESPACE), engine, place.kubectl(OPERATOR_NAMESPACE))
+    result.model()
+    return result
+
+
+@pytest.fixture(scope="module")
+def serving(scene: Scene) -> Scene:
+    """Two replicas of the simulated engine, Ready."""
+    scene.create()
+    return scene
+
+
+def engine_pods(scene: Scene) -> list[dict[str, Any]]:
+    """Return the engine pods of all resources."""
+    return scene.kubectl.items("get", "pods", "-l", "detinf.io/name")
+
+
+@pytest.fixture
+def without_resource(scene: Scene) -> Iterator[Scene]:
+    """No resource before and after, so that all NPUs are free."""
+
+    def clear() -> None:
+        scene.kubectl("delete", "detinf", "--all", "--wait=true")
+        scene.story.wait("all pods to end", lambda: None if engine_pods(scene) else "gone", seconds=120)
+
+    clear()
+    yield scene
+    clear()

@@ -1,0 +1,157 @@
+"""A resource on the real kubelet: what serves was gated, what was killed is gated again, what is deleted is gone."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from kubectl import KubectlError
+from scenario import CLIENT, KILL_ENGINE, NAME, Scene, client, restarts
+
+pytestmark = pytest.mark.e2e
+
+
+def start_client(scene: Scene) -> None:
+    """Start the client that checks boots, in the place of the demo's user."""
+    scene.kubectl("delete", "pod", CLIENT, "--ignore-not-found", "--wait=true", "--grace-period=1")
+    service = scene.kubectl.json("get", "service", NAME)
+    script = (Path(__file__).parent / "boot_client.py").read_text(encoding="utf-8")
+    config, pod = client(scene.engine, scene.kubectl.namespace, service["spec"]["clusterIP"], script)
+    addresses = ",".join(scene.pod(index)["status"]["podIP"] for index in (0, 1))
+    pod["spec"]["containers"][0]["env"].append({"name": "POD_IPS", "value": addresses})
+    scene.kubectl.apply(config, pod)
+    scene.story.wait("the client's first answer", lambda: "yes" if scene.seen().get("answered") else None, seconds=60)
+
+
+def test_ready_resource_is_pleasant_to_look_at(serving: Scene) -> None:
+    serving.kubectl("wait", "--for=condition=Ready", f"detinf/{NAME}", "--timeout=60s")
+    header, row = serving.kubectl("get", "detinf").splitlines()
+    assert header.split()[:3] == ["NAME", "READY", "REASON"]
+    assert row.split()[:3] == [NAME, "True", "Ready"]
+    status = serving.resource()["status"]
+    assert status["readyReplicas"] == 2
+    assert status["baseline"]["lifetimes"] == 1
+    assert serving.endpoints() == [f"{NAME}-0-0", f"{NAME}-1-0"]
+    assert serving.kubectl("describe", "detinf", NAME).count("RevisionQualified") == 1
+
+
+def test_pods_hold_only_the_devices_that_the_plan_says(serving: Scene) -> None:
+    seen = [
+        set(
+            serving.kubectl(
+                "exec", f"{NAME}-{index}-0", "-c", "engine", "--", "sh", "-c", "ls /dev | grep davinci[0-9]"
+            ).split()
+        )
+        for index in (0, 1)
+    ]
+    assert [len(devices) for devices in seen] == [4, 4]
+    assert not seen[0] & seen[1]
+
+
+def test_killed_engine_answers_no_user_before_its_new_boot_is_gated(serving: Scene) -> None:
+    start_client(serving)
+    before = set(serving.seen()["ready"])
+    assert len(before) == 2
+    count = restarts(serving.pod(0))
+    serving.kubectl("exec", f"{NAME}-0-0", "-c", "engine", "--", "python3", "-c", KILL_ENGINE)
+    serving.story.wait(
+        "the pod to leave the Service",
+        lambda: "left" if f"{NAME}-0-0" not in serving.endpoints() else None,
+        seconds=30,
+        every=0.2,
+    )
+    serving.story.wait(
+        "the new boot to serve a user",
+        lambda: "yes" if set(serving.seen().get("answered", {})) - before else None,
+        seconds=180,
+    )
+    assert restarts(serving.pod(0)) == count + 1
+    seen: dict[str, Any] = serving.seen()
+    for boot, answered in seen["answered"].items():
+        assert boot in seen["ready"], f"boot {boot} answered and was never ready"
+        assert seen["ready"][boot] <= answered, f"boot {boot} answered before it was ready"
+    assert set(seen["answered"]) <= set(seen["ready"])
+
+
+def test_nothing_is_written_while_all_is_well(serving: Scene) -> None:
+    serving.story.wait("Ready", lambda: "yes" if serving.is_ready() else None, seconds=120)
+    objects = ("statefulsets", "services", "configmaps", "pdb", "detinf")
+
+    def versions() -> dict[str, str]:
+        listed = serving.kubectl.items("get", ",".join(objects), "-l", "app.kubernetes.io/managed-by=detinf")
+        listed.append(serving.resource())
+        return {f"{item['kind']}/{item['metadata']['name']}": item["metadata"]["resourceVersion"] for item in listed}
+
+    before = versions()
+    polls = reports_polled(serving)
+    serving.story.wait(
+        "ten more looks of the controller",
+        lambda: "yes" if reports_polled(serving) >= polls + 10 else None,
+        seconds=120,
+    )
+    assert versions() == before
+    # A restarted controller finds all as it is wanted.
+    serving.operator("rollout", "restart", "deployment")
+    serving.operator("rollout", "status", "deployment", "--timeout=120s", timeout=150)
+    serving.story.wait(
+        "ten looks of the new controller", lambda: "yes" if reports_polled(serving) >= 10 else None, seconds=120
+    )
+    assert versions() == before
+
+
+def reports_polled(scene: Scene) -> int:
+    """Return how often the controller has reconciled, by its own metrics."""
+    name = scene.operator.items("get", "services")[0]["metadata"]["name"]
+    path = f"/api/v1/namespaces/{scene.operator.namespace}/services/{name}:8080/proxy/metrics"
+    try:
+        page = scene.operator.run("get", "--raw", path)
+    except KubectlError:
+        return 0  # while it restarts there is nobody to ask
+    lines = [line for line in page.splitlines() if line.startswith("controller_runtime_reconcile_total{")]
+    return sum(int(float(line.rsplit(" ", 1)[1])) for line in lines)
+
+
+def test_controller_used_no_right_that_it_does_not_have(serving: Scene, node: Any) -> None:
+    account = "system:serviceaccount:detinf-system:detinf"
+    log = (node.folder / "control" / "audit.log").read_text(encoding="utf-8")
+    events = [json.loads(line) for line in log.splitlines()]
+    own = [event for event in events if event["user"]["username"] == account]
+    assert own
+    refused = [event["requestURI"] for event in own if event.get("responseStatus", {}).get("code") == 403]
+    assert refused == []
+    for verb, what in (("get", "secrets"), ("create", "pods"), ("update", "nodes"), ("create", "clusterrolebindings")):
+        with pytest.raises(KubectlError, match="no"):
+            serving.kubectl("auth", "can-i", verb, what, f"--as={account}")
+
+
+def test_fault_in_all_replicas_is_mended_one_after_the_other_without_an_outage(serving: Scene) -> None:
+    serving.story.wait("Ready", lambda: "yes" if serving.is_ready() else None, seconds=120)
+    uids = {serving.pod(index)["metadata"]["uid"] for index in (0, 1)}
+    for index in (0, 1):
+        switch = ("python3", "-m", "detinf_sim", "faults", "set", "F20")
+        serving.kubectl("exec", f"{NAME}-{index}-0", "-c", "engine", "--", *switch)
+
+    def replaced_and_ready() -> str | None:
+        # The last replica that serves is never taken away, whatever its probe says.
+        assert serving.endpoints()
+        now = {serving.pod(index).get("metadata", {}).get("uid") for index in (0, 1)}
+        return "yes" if not now & uids and serving.is_ready() else None
+
+    serving.story.wait("both replicas to be replaced and Ready", replaced_and_ready, seconds=400)
+    records = serving.kubectl.items("get", "configmaps", "-l", "detinf.io/document=evidence")
+    assert len(records) == 2
+
+
+def test_deleted_resource_leaves_nothing(serving: Scene) -> None:
+    serving.kubectl("delete", "detinf", NAME, "--wait=true")
+    serving.story.wait(
+        "the children to be collected",
+        lambda: (
+            None
+            if serving.kubectl.items("get", "statefulsets,services,configmaps,pdb,pods", "-l", f"detinf.io/name={NAME}")
+            else "gone"
+        ),
+        seconds=120,
+    )
