@@ -4,9 +4,9 @@
     .venv/bin/python benchmarks/durations.py demo        (root on Linux; ends the demo's cluster)
     .venv/bin/python benchmarks/durations.py demo-vllm   (as above, with the real vLLM)
 
-Empty means: no virtual environment, and caches of Python packages, Go modules, Go builds and of this project in a folder
-of the run's own. Debian packages that are installed stay installed. Prints one line of JSON; the commands' own output
-goes to build/durations-NAME.log.
+Empty means: no virtual environment, and caches of Python packages, Go modules, Go builds and of this project in a
+folder of the run's own. Debian packages that are installed stay installed. Prints one line of JSON; the commands' own
+output goes to build/durations-NAME.log.
 """
 
 from __future__ import annotations

@@ -87,10 +87,11 @@ def main(arguments: list[str] | None = None) -> int:
             faults=check_names(filter(None, os.environ.get("DETINF_SIM_FAULTS", "").split(","))),
             boot=os.environ.get("DETINF_BOOT", ""),
         )
+        load_seconds = float(os.environ.get("DETINF_SIM_LOAD_SECONDS", "10"))
+        Server(settings)  # what cannot be served is refused before the load, as by vLLM
     except ValueError as error:
         print(f"vllm: {error}", file=sys.stderr)
         return 1
-    load_seconds = float(os.environ.get("DETINF_SIM_LOAD_SECONDS", "10"))
     return asyncio.run(serve(settings, options.host, options.port, load_seconds))
 
 

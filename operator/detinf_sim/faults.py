@@ -107,17 +107,20 @@ class Active:
                 return int(number or 0)
         return None
 
-    def strike(self, situation: Situation) -> tuple[int, bool]:
-        """Return (ulps to add, whether the token flips) for one emission."""
-        ulps, flips = 0, False
-        for name in self.names:
-            fault = FAULTS.get(name)
-            if fault is None or not fault.strikes(situation) or not _chosen(fault, situation.request):
-                continue
-            ulps += fault.ulps(situation)
-            flips = flips or fault.flips_token
+    def strike(self, situation: Situation) -> tuple[int, bool, list[str]]:
+        """Return (ulps to add, whether the token flips, the faults that want it) for one emission."""
+        striking = [
+            fault
+            for name in self.names
+            if (fault := FAULTS.get(name)) and fault.strikes(situation) and _chosen(fault, situation.request)
+        ]
+        ulps = sum(fault.ulps(situation) for fault in striking)
+        return ulps, any(fault.flips_token for fault in striking), [fault.name for fault in striking]
+
+    def count(self, names: Iterable[str]) -> None:
+        """Count faults whose branch changed a value that was emitted: the sentinel."""
+        for name in names:
             self.struck[name] = self.struck.get(name, 0) + 1
-        return ulps, flips
 
 
 def _chosen(fault: Fault, request: str) -> bool:

@@ -92,8 +92,7 @@ class HashModel:
         for index in range(CANDIDATES):
             identifier, height = struct.unpack_from("<II", stream, index * 8)
             token = identifier % self.vocabulary_size
-            if token not in self.special_ids:
-                logits.setdefault(token, height / 2**32 * spread)
+            logits.setdefault(token, height / 2**32 * spread)
         top = max(logits.values())
         normaliser = top + math.log(sum(math.exp(value - top) for value in logits.values()))
         items = sorted(((token, float32(value - normaliser)) for token, value in logits.items()), key=_by_probability)

@@ -48,7 +48,7 @@ def _prompts(body: dict[str, Any], vocabulary_size: int) -> list[list[int]]:
             return [list(prompt)]
         if all(isinstance(item, str) for item in prompt):
             return [[byte % vocabulary_size for byte in item.encode()] for item in prompt]
-        if all(isinstance(item, list) and all(isinstance(token, int) for token in item) for item in prompt):
+        if all(isinstance(item, list) and all(type(token) is int for token in item) for item in prompt):
             return [list(item) for item in prompt]
     raise BadRequestError("Either prompt or prompt_embeds must be provided and non-empty.", "prompt")
 
@@ -57,8 +57,11 @@ def _number(body: dict[str, Any], name: str, default: float, *, low: float, high
     value = body.get(name)
     if value is None:
         return default
-    if not isinstance(value, (int, float)) or isinstance(value, bool) or not low <= value <= high:
-        raise BadRequestError(f"{name} must be between {low} and {high}, got {value!r}.", name)
+    whole = isinstance(default, int)
+    kinds = int if whole else (int, float)
+    if not isinstance(value, kinds) or isinstance(value, bool) or not low <= value <= high:
+        words = "a whole number " if whole else ""
+        raise BadRequestError(f"{name} must be {words}between {low} and {high}, got {value!r}.", name)
     return value
 
 
@@ -70,6 +73,11 @@ def parse(body: Any, *, vocabulary_size: int, eos: frozenset[int], chat: bool) -
     """
     if not isinstance(body, dict):
         raise BadRequestError("The body must be a JSON object.")
+    for name, kinds in (("seed", int), ("logprobs", (int, bool) if chat else int), ("stream_options", dict)):
+        value = body.get(name)
+        wrong_bool = isinstance(value, bool) and kinds is int
+        if value is not None and (wrong_bool or not isinstance(value, kinds)):
+            raise BadRequestError(f"Input should be a valid {name}, got {value!r}", name)
     if chat:
         messages = body.get("messages")
         if not isinstance(messages, list) or not messages or not all(isinstance(item, dict) for item in messages):
@@ -101,10 +109,10 @@ def parse(body: Any, *, vocabulary_size: int, eos: frozenset[int], chat: bool) -
             min_tokens=int(_number(body, "min_tokens", 0, low=0, high=most)),
             temperature=temperature,
             top_k=int(_number(body, "top_k", 0, low=-1, high=1_000_000)),
-            top_p=_number(body, "top_p", 1.0, low=0.0, high=1.0),
+            top_p=_number(body, "top_p", 1.0, low=1e-9, high=1.0),
             # As measured in vLLM: n=3, seed=7 equals the seeds 7, 8 and 9; without a seed every answer is another.
             seed=secrets.randbits(48) if seed is None else int(seed) + copy,
-            logprobs=logprobs or 1,
+            logprobs=logprobs or 0,
             stop_ids=frozenset() if body.get("ignore_eos") else eos,
         )
         for index, prompt in enumerate(prompts)

@@ -104,7 +104,16 @@ class SimEngine:
     def __init__(
         self, model: HashModel, limits: Limits, faults: Active | None = None, cost: StepCost | None = None
     ) -> None:
-        """Start with empty queues."""
+        """Start with empty queues.
+
+        Raises:
+            ValueError: for limits that vLLM refuses, too: a prompt that fits no step would wait for ever.
+        """
+        if not limits.chunked_prefill and limits.max_num_batched_tokens < limits.max_model_len:
+            raise ValueError(
+                f"max_num_batched_tokens ({limits.max_num_batched_tokens}) is smaller than max_model_len "
+                f"({limits.max_model_len}) without chunked prefill; raise it to at least max_model_len"
+            )
         self.model = model
         self.limits = limits
         self.faults = faults or Active()
@@ -212,10 +221,14 @@ class SimEngine:
         situation = Situation(
             record.width, record.tokens, record.prefills, record.decodes, row, request.identifier, record.step
         )
-        ulps, flips = self.faults.strike(situation)
+        ulps, flips, names = self.faults.strike(situation)
+        right = token
         if flips and len(distribution.items) > 1:
             token = distribution.items[1][0]
         shifted = _shift(distribution, ulps)
+        # An emitted value: the token, and the logprob where it was asked for.
+        if token != right or (request.logprobs and shifted.logprob(token) != distribution.logprob(token)):
+            self.faults.count(names)
         request.output.append(token)
         request.state = self.model.advance(request.state, token)
         finish = None
@@ -225,9 +238,7 @@ class SimEngine:
             finish = "length"
         if finish:
             self.counters.finished[finish] = self.counters.finished.get(finish, 0) + 1
-        return Emission(
-            request.identifier, token, shifted.logprob(token), shifted.items[: max(request.logprobs, 1)], finish
-        )
+        return Emission(request.identifier, token, shifted.logprob(token), shifted.items[: request.logprobs], finish)
 
 
 def _shift(distribution: Distribution, ulps: int) -> Distribution:

@@ -166,7 +166,7 @@ class Server:
             self.submit(completion)
         except BadRequestError as error:
             return web.json_response(error.body(), status=400)
-        except json.JSONDecodeError as error:
+        except (json.JSONDecodeError, UnicodeDecodeError) as error:
             return web.json_response(BadRequestError(f"The body is no JSON: {error}").body(), status=400)
         if "restart" in self.active.names:
             # Another process answers from now on; what it says is as right as before.

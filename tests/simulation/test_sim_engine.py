@@ -67,6 +67,7 @@ def test_fault_free_engine_answers_alike_in_any_company(
     count: int, seed: int, chunked: bool, budget: int, data: st.DataObject
 ) -> None:
     joins = data.draw(st.lists(st.integers(0, 30), min_size=count, max_size=count))
+    chunked = chunked or budget < 4096  # vLLM refuses the other combination
     engine = SimEngine(MODEL, Limits(data.draw(st.integers(1, 32)), budget, 4096, chunked))
     assert run(requests(count, seed), engine, joins) == solo(count, seed)
     assert all(record.tokens <= budget and record.width <= engine.limits.max_num_seqs for record in engine.trace)
@@ -114,6 +115,30 @@ def test_unknown_fault_is_refused_with_the_known_ones() -> None:
 
 def test_ulps_move_away_from_zero() -> None:
     assert add_ulps(-1.0, 1) == -1.0000001192092896
+
+
+def test_budget_below_the_context_is_refused_without_chunks() -> None:
+    with pytest.raises(ValueError, match="max_num_batched_tokens"):
+        SimEngine(MODEL, Limits(8, 64, 4096))
+
+
+def test_sentinel_counts_changed_values_alone() -> None:
+    active = Active()
+    active.switch(["F20"])
+    run([Request("r", [1, 2], max_tokens=4, seed=1, logprobs=0)], SimEngine(MODEL, Limits(), active))
+    # Nobody asked for logprobs, so nothing that was emitted changed.
+    assert active.struck == {}
+
+
+def test_answer_ends_at_the_end_token_unless_told_otherwise() -> None:
+    model = HashModel(12, b"small", frozenset({1}))
+    lengths = set()
+    for seed in range(30):
+        request = Request("r", [3], max_tokens=40, temperature=1.0, seed=seed, stop_ids=frozenset({1}))
+        engine = SimEngine(model, Limits())
+        lengths.add((len(run([request], engine)["r"]), next(iter(engine.counters.finished))))
+    assert {reason for _, reason in lengths} >= {"stop"}
+    assert all(reason == "stop" or length == 40 for length, reason in lengths)
 
 
 def test_prompt_that_cannot_fit_is_refused_in_vllms_words() -> None:

@@ -78,6 +78,13 @@ async def test_seed_decides_and_no_seed_does_not_repeat() -> None:
         ({"temperature": -1}, "temperature", "between 0 and 2"),
         ({"max_tokens": 100_000}, "prompt", "maximum context length"),
         ({"min_tokens": 7}, "min_tokens", "between 0 and 6"),
+        ({"max_tokens": 2.5}, "max_tokens", "a whole number"),
+        ({"logprobs": "5"}, "logprobs", "got '5'"),
+        ({"logprobs": True}, "logprobs", "got True"),
+        ({"seed": "x"}, "seed", "got 'x'"),
+        ({"stream_options": [1]}, "stream_options", "got [1]"),
+        ({"prompt": [[True]]}, "prompt", "non-empty"),
+        ({"top_p": 0}, "top_p", "between"),
     ],
 )
 async def test_bad_request_is_400_in_vllms_shape(changes: dict[str, Any], param: str, words: str) -> None:

@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 
 from detinf.api import names
 from detinf.api.types import QuarantinePolicy, Spec
-from detinf.cluster.port import POD
+from detinf.cluster.port import CONFIG_MAP, POD
 from detinf.controller import pods
 from detinf.controller.actions import Action, Create, Delete, Notice
 from detinf.controller.builders import evidence_record
@@ -27,6 +27,8 @@ DRAIN_SECONDS = 20
 """How long an isolated replica may finish what it has before its pod is replaced."""
 FIRST_BACK_OFF_SECONDS = 10
 LONGEST_BACK_OFF_SECONDS = 300
+EVIDENCE_KEPT = 20
+"""Records of divergences that are kept for a resource, the newest; enough for the longest back-off."""
 
 
 @dataclass
@@ -71,6 +73,10 @@ def decide_quarantine(observed: Observed, spec: Spec, *, now: float, stale_after
     """Return what to do about the divergences that are reported now."""
     result = Quarantine(common_mode=is_common_mode(observed.replicas))
     on_record = {child["metadata"]["name"] for child, _ in observed.evidence}
+    result.actions += [
+        Delete(CONFIG_MAP, observed.namespace, child["metadata"]["name"], pods.uid_of(child), "newer evidence is kept")
+        for child, _ in observed.evidence[:-EVIDENCE_KEPT]
+    ]
     for replica in observed.replicas:
         evidence, pod, report = replica.evidence, replica.pod, replica.report
         if pod is None or report is None:
