@@ -78,7 +78,7 @@ def stage(context: Path) -> None:
 def build(base: str, output: Path, context: Path) -> None:
     """Build the image and write its archive."""
     progress = install.Progress()
-    progress.say(f"image {IMAGE} on {base}: packages (1 of 3; about 2 min in all where the packages are cached)")
+    progress.say(f"image {IMAGE} on {base}: packages (1 of 3; about 100 s in all where the packages are cached)")
     stage(context)
     progress.say("image: build (2 of 3; about 80 s)")
     mounts = [word for path in HOST_FOLDERS if Path(path).is_dir() for word in ("-v", f"{path}:{path}:ro")]

