@@ -304,6 +304,17 @@ class Scene:
             if wrong - {faulty_boot}:
                 raise StepError(f"another boot than the faulty one answered differently: {total['boots']}")
 
+    def controller_never_crashed(self) -> None:
+        """A controller that crashes and comes back does most of its work all the same; that is no success.
+
+        Raises:
+            StepError: where it was restarted.
+        """
+        for pod in self.operator.items("get", "pods", "-l", "app.kubernetes.io/part-of=detinf"):
+            statuses = pod.get("status", {}).get("containerStatuses", [])
+            if count := sum(item["restartCount"] for item in statuses):
+                raise StepError(f"the controller {pod['metadata']['name']} was restarted {count} times")
+
     def play(self) -> None:
         """Run all steps, from the resource on."""
         self.model()
@@ -315,6 +326,7 @@ class Scene:
         boot = self.evidence()["boot"]
         self.isolated()
         self.recovery(uid, boot)
+        self.controller_never_crashed()
 
 
 STEPS = 7

@@ -87,13 +87,33 @@ def kopf_settings(settings: kopf.OperatorSettings) -> None:
         settings.watching.label_selectors[kind.group, kind.version, kind.plural] = SELECTOR
 
 
+SERVICE_ACCOUNT = Path("/var/run/secrets/kubernetes.io/serviceaccount")
+
+
+def in_cluster_login() -> kopf.ConnectionInfo | None:
+    """Return the service account's login, at the address that the kubelet names; None outside a cluster.
+
+    kopf's own asks for ``kubernetes.default.svc``, and so needs a DNS that works before we do.
+    """
+    host, port = os.environ.get("KUBERNETES_SERVICE_HOST"), os.environ.get("KUBERNETES_SERVICE_PORT")
+    token = SERVICE_ACCOUNT / "token"
+    if not host or not port or not token.is_file():
+        return None
+    return kopf.ConnectionInfo(
+        server=f"https://[{host}]:{port}" if ":" in host else f"https://{host}:{port}",
+        ca_path=str(SERVICE_ACCOUNT / "ca.crt"),
+        scheme="Bearer",
+        token=token.read_text(encoding="utf-8").strip(),  # read again where a request is answered 401
+    )
+
+
 def build_registry(reconciler: Reconciler) -> kopf.OperatorRegistry:
     """Return the handlers: each only adds a key."""
     registry = kopf.OperatorRegistry()
 
     @kopf.on.login(registry=registry)
     def login(**kwargs: Any) -> Any:
-        return kopf.login_with_service_account(**kwargs) or kopf.login_with_kubeconfig(**kwargs)
+        return in_cluster_login() or kopf.login_with_kubeconfig(**kwargs)
 
     @kopf.on.startup(registry=registry)
     def configure(settings: kopf.OperatorSettings, **_: Any) -> None:

@@ -43,9 +43,10 @@ def replica_state(replica: Replica, *, isolated: bool) -> tuple[str, str]:
             if replica.evidence
             else ("Serving", "")
         )
-    if report is None:
+    if report is None or report.boot is None:
+        # A probe without an attestation knows less than the kubelet, which has the guard's own words.
         if words:
-            return "Failed" if ":" in words and "Unschedulable" not in words else "Pending", words
+            return ("Pending" if words.startswith("Unschedulable") else "Failed"), words
         running = pods.container_status(pod, names.ENGINE_CONTAINER).get("state", {}).get("running")
         return ("Starting", "the engine is loading") if running else ("Pending", "its containers are being created")
     state = PHASE_STATES.get(report.phase, "Starting")

@@ -107,6 +107,8 @@ class Inside:
         for inside, outside in (
             ("/var/lib/kubelet", self.folder / "kubelet"),
             ("/var/lib/detinf", self.folder / "node"),
+            # A kubelet removes logs of pods that it does not know: another cluster's, where they share the folder.
+            ("/var/log", self.folder / "log"),
         ):
             outside.mkdir(parents=True, exist_ok=True)
             Path(inside).mkdir(parents=True, exist_ok=True)
