@@ -15,3 +15,4 @@ lock probe.txt --extra probe
 lock sim.txt --extra sim
 lock try.txt --extra cli --extra sim
 lock dev.txt --all-extras --group test --group lint
+sh tools/vllm_cpu/lock.sh

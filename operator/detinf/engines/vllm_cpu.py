@@ -20,6 +20,7 @@ PROFILE = Profile(
         Variable("VLLM_CPU_KVCACHE_SPACE", "1", "GiB of KV cache: its size decides when a request would be preempted"),
         Variable("OMP_NUM_THREADS", "1", "the number of threads decides how sums are split"),
         Variable("VLLM_CPU_OMP_THREADS_BIND", "nobind", "threads stay where the kernel puts them: pods share cores"),
+        Variable("TORCH_COMPILE_DISABLE", "1", "else the first request for logprobs compiles a function, eager or not"),
         Variable("VLLM_NO_USAGE_STATS", "1", "no reports to the outside"),
     ),
     unset=(

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import importlib.metadata
 import sys
+from pathlib import Path
 from typing import Any
 
 from detinf.guard.canonical import digest
@@ -38,6 +39,33 @@ def package_versions() -> dict[str, str]:
     return {name: version for name, version in sorted(installed) if name and name.lower().replace("_", "-") in PACKAGES}
 
 
+INSTRUCTION_SETS = (
+    "avx",
+    "avx2",
+    "avx512f",
+    "avx512_bf16",
+    "avx512_vnni",
+    "amx_bf16",
+    "amx_int8",
+    "fma",
+    "asimd",
+    "sve",
+)
+"""CPU features by which libraries choose a kernel; vLLM on CPU loads another library for AVX2 than for AVX-512."""
+
+
+def instruction_sets(cpuinfo: Path = Path("/proc/cpuinfo")) -> list[str]:
+    """Return those of ``INSTRUCTION_SETS`` that this machine has."""
+    try:
+        lines = cpuinfo.read_text(encoding="ascii", errors="replace").splitlines()
+    except OSError:
+        return []
+    flags = {
+        word for line in lines if line.startswith(("flags", "Features")) for word in line.partition(":")[2].split()
+    }
+    return sorted(flags & set(INSTRUCTION_SETS))
+
+
 def identity(plan: Plan, devices: Devices, *, model_config: str, packages: dict[str, str]) -> dict[str, Any]:
     """Return Tier N.
 
@@ -47,17 +75,21 @@ def identity(plan: Plan, devices: Devices, *, model_config: str, packages: dict[
         model_config: digest of the model's config.json.
         packages: versions by distribution name.
     """
+    hardware: dict[str, Any] = {
+        "devices": len(devices.physical_ids),
+        "chip": devices.chip,
+        "hbmGiB": devices.hbm_gib,
+        "driver": devices.driver,
+        "firmware": devices.firmware,
+        "link": devices.link,
+    }
+    if not devices.physical_ids:
+        # Without an accelerator the processor does the arithmetic.
+        hardware["instructionSets"] = instruction_sets()
     return {
         "schema": 1,
         "plan": plan.document,
-        "hardware": {
-            "devices": len(devices.physical_ids),
-            "chip": devices.chip,
-            "hbmGiB": devices.hbm_gib,
-            "driver": devices.driver,
-            "firmware": devices.firmware,
-            "link": devices.link,
-        },
+        "hardware": hardware,
         "packages": packages,
         "python": f"{sys.version_info[0]}.{sys.version_info[1]}",
         "modelConfig": model_config,

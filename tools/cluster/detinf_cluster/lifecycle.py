@@ -20,6 +20,9 @@ from detinf_cluster.certificates import write_kubeconfig
 from detinf_cluster.node import cgroup_roots
 from detinf_cluster.processes import free_port, is_alive
 
+_OUTLIVING: list[subprocess.Popen[bytes]] = []
+"""Processes that run on when the command that started them has ended: kept, so that nobody calls them forgotten."""
+
 UP_SECONDS = 240
 DOWN_SECONDS = 40
 
@@ -113,6 +116,7 @@ class Cluster:
                 start_new_session=True,
                 env=environment,
             )
+        _OUTLIVING.extend((inside, relay))
         note = {"inside": inside.pid, "relay": relay.pid, "port": port}
         (self.folder / "state.json").write_text(json.dumps(note), encoding="utf-8")
         try:

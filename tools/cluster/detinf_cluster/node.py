@@ -283,7 +283,7 @@ def cgroup_roots() -> list[Path]:
     root = Path("/sys/fs/cgroup")
     if (root / "cgroup.controllers").exists():
         return [root]
-    return [path for path in sorted(root.iterdir()) if path.is_dir() and (path / "tasks").exists()]
+    return [path for path in sorted(root.iterdir()) if path.is_dir() and (path / "cgroup.procs").exists()]
 
 
 def pause_archive(folder: Path) -> Path:
