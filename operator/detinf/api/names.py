@@ -99,7 +99,7 @@ def baseline_name(name: str, digest: str) -> str:
 
 def candidate_name(name: str, revision: str, boot: str) -> str:
     """Return the name of the record of one lifetime's answers."""
-    return f"{name}-candidate-{revision}-{boot[:10]}"
+    return f"{name}-candidate-{revision}-{boot}"
 
 
 def evidence_name(name: str, digest: str) -> str:

@@ -15,16 +15,19 @@ log = structlog.get_logger()
 
 
 async def carry_out(api: ClusterApi, observed: Observed, decision: Decision, *, now: float, instance: str) -> None:
-    """Carry out a decision. Events come before the status, whose change would otherwise be all that tells of them.
+    """Carry out a decision.
+
+    Events come first: their names are derived from what they say, so that one which is said again is said once, while
+    one that came after its cause would be lost with a controller that is killed in between.
 
     Raises:
         ClusterError: where a request was not carried out; what came before it stays, and the next pass resumes.
     """
     try:
-        for action in decision.actions:
-            await _carry_out(api, action)
         for notice in decision.notices:
             await api.create(event(observed, notice, now=now, instance=instance))
+        for action in decision.actions:
+            await _carry_out(api, action)
         if decision.status is not None:
             await api.apply_status(
                 {

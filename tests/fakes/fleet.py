@@ -1,0 +1,222 @@
+"""A cluster that lives: StatefulSets make pods, pods become ready when their probes say so, probes do their part.
+
+It stands in for the StatefulSet controller, the kubelet and the probes, so that the controller's flows run to their
+ends in memory and in virtual time. What an engine answers is a number: replicas with equal ``answers`` agree.
+"""
+
+from __future__ import annotations
+
+import itertools
+from typing import Any
+
+from cluster_api import FakeClusterApi
+
+from detinf.api import names
+from detinf.controller.pods import format_time
+from detinf.documents import (
+    Answer,
+    Baseline,
+    Candidate,
+    Cell,
+    Evidence,
+    Phase,
+    PodIdentity,
+    Reference,
+    References,
+    Report,
+    Verdict,
+    Witness,
+    unseal,
+)
+from detinf.guard.canonical import digest_bytes
+
+FINGERPRINT = "sha256:" + "f" * 64
+CELLS = (("S02", "solo"), ("S03", "width=2"))
+
+
+def answer(number: int) -> Answer:
+    """Return an answer; other numbers are other bits of the same tokens."""
+    return Answer(token_ids=[1, 2], logprob_bits=f"{0xBF000000 + number:08x}" * 2, finish_reason="length")
+
+
+PROPOSAL = References(
+    vocabulary_size=10,
+    special_ids=[],
+    max_model_len=64,
+    seed=1,
+    items=[Reference(name="r0", prompt_ids=[1], max_tokens=2, temperature_milli=0, seed=1)],
+)
+
+
+class Fleet:
+    """Everything that is not the controller."""
+
+    def __init__(self) -> None:
+        """Start with an empty cluster."""
+        self.now = 1_800_000_000.0
+        self.api = FakeClusterApi(lambda: self.now)
+        self.answers: dict[str, int] = {}
+        """What each replica's engine answers, by pod name; 0 is right."""
+        self._boots = itertools.count(1)
+        self.lives: dict[str, dict[str, Any]] = {}
+        """By pod uid: boot, phase, evidence."""
+
+    async def fetch(self, pod: dict[str, Any]) -> Report | None:
+        """Be the controller's source of reports."""
+        return self.report(pod)
+
+    def pods(self) -> list[dict[str, Any]]:
+        """Return the pods that exist."""
+        return [item for (kind, _, _), item in self.api.objects.items() if kind == "Pod"]
+
+    def delivered(self, name: str, namespace: str) -> dict[str, str]:
+        """Return what is delivered to the probes of a resource."""
+        found = self.api.objects.get(("ConfigMap", namespace, names.delivery_name(name)), {})
+        return dict(found.get("data", {}))
+
+    def tick(self, seconds: float = 2.0) -> None:
+        """Let time pass, and let everybody but the controller act."""
+        self.now += seconds
+        for (kind, _, _), item in list(self.api.objects.items()):
+            if kind == "StatefulSet":
+                self._make_pod(item)
+        for pod in self.pods():
+            self._live(pod)
+
+    def restart(self, pod_name: str) -> None:
+        """Restart the engine container of a pod in place: another boot."""
+        pod = next(item for item in self.pods() if item["metadata"]["name"] == pod_name)
+        del self.lives[pod["metadata"]["uid"]]
+        pod["status"]["containerStatuses"][0]["state"]["running"]["startedAt"] = format_time(self.now)
+
+    def _make_pod(self, stateful_set: dict[str, Any]) -> None:
+        metadata = stateful_set["metadata"]
+        name = f"{metadata['name']}-0"
+        if ("Pod", metadata["namespace"], name) in self.api.objects:
+            return
+        template = stateful_set["spec"]["template"]
+        owner = {"apiVersion": "apps/v1", "kind": "StatefulSet", "name": metadata["name"], "uid": metadata["uid"]}
+        pod = {
+            "apiVersion": "v1",
+            "kind": "Pod",
+            "metadata": {
+                "name": name,
+                "namespace": metadata["namespace"],
+                "labels": dict(template["metadata"]["labels"]),
+                "ownerReferences": [owner | {"controller": True}],
+            },
+            "spec": template["spec"],
+            "status": {
+                "podIP": "10.0.0.1",
+                "conditions": [{"type": "Ready", "status": "False", "lastTransitionTime": format_time(self.now)}],
+                "containerStatuses": [
+                    {"name": "engine", "state": {"running": {"startedAt": format_time(self.now)}}, "started": True}
+                ],
+            },
+        }
+        self.api.put(pod)
+
+    def _live(self, pod: dict[str, Any]) -> None:
+        name, namespace = pod["metadata"]["labels"][names.LABEL_NAME], pod["metadata"]["namespace"]
+        life = self.lives.setdefault(
+            pod["metadata"]["uid"],
+            {"boot": f"{next(self._boots):032x}", "started": self.now, "phase": None, "evidence": None},
+        )
+        entries = self.delivered(name, namespace)
+        number = self.answers.get(pod["metadata"]["name"], 0)
+        key = names.baseline_key(FINGERPRINT, PROPOSAL.digest())
+        if life["phase"] is not Phase.PASSED:
+            if names.REFERENCES_KEY not in entries:
+                life["phase"] = Phase.WAITING_FOR_REFERENCES
+            elif key not in entries:
+                life["phase"] = Phase.WAITING_FOR_BASELINE
+            else:
+                right = Baseline.parse(unseal(entries[key])[1]).answers["r0"]
+                life["phase"] = Phase.PASSED if answer(number) == right else Phase.GATE_FAILED
+        if key in entries:
+            right = Baseline.parse(unseal(entries[key])[1]).answers["r0"]
+            if answer(number) != right and life["evidence"] is None:
+                life["evidence"] = self._evidence(pod, life["boot"], right, answer(number))
+        serving = pod["metadata"]["labels"].get(names.LABEL_SERVING) != "false"
+        ready = "True" if life["phase"] is Phase.PASSED and serving else "False"
+        condition = pod["status"]["conditions"][0]
+        if condition["status"] != ready:
+            condition |= {"status": ready, "lastTransitionTime": format_time(self.now)}
+
+    def _evidence(self, pod: dict[str, Any], boot: str, expected: Answer, observed: Answer) -> Evidence:
+        return Evidence(
+            pod=self._identity(pod),
+            boot=boot,
+            plan_digest=self._plan_digest(pod),
+            fingerprint=FINGERPRINT,
+            references_digest=PROPOSAL.digest(),
+            relation="S02",
+            condition="solo",
+            reference="r0",
+            observable="logprob",
+            phase="prefill",
+            position=0,
+            differing_positions=2,
+            max_ulps=1,
+            expected=expected,
+            observed=observed,
+            witness=Witness(kind="None", width=1, detail=""),
+            hint="drift",
+            detected_unix=int(self.now),
+        )
+
+    def _identity(self, pod: dict[str, Any]) -> PodIdentity:
+        metadata = pod["metadata"]
+        return PodIdentity(namespace=metadata["namespace"], name=metadata["name"], uid=metadata["uid"])
+
+    def _plan_digest(self, pod: dict[str, Any]) -> str:
+        metadata = pod["metadata"]
+        name = names.plan_name(metadata["labels"][names.LABEL_NAME], metadata["labels"][names.LABEL_REVISION])
+        plan = self.api.objects["ConfigMap", metadata["namespace"], name]
+        return digest_bytes(plan["data"]["plan.json"].encode())
+
+    def report(self, pod: dict[str, Any]) -> Report | None:
+        """Return what a pod's probe reports now."""
+        life = self.lives.get(pod["metadata"]["uid"])
+        if life is None:
+            return None
+        phase, boot = life["phase"], life["boot"]
+        plan_digest = self._plan_digest(pod)
+        number = self.answers.get(pod["metadata"]["name"], 0)
+        candidate = Candidate(
+            boot=boot,
+            plan_digest=plan_digest,
+            fingerprint=FINGERPRINT,
+            references_digest=PROPOSAL.digest(),
+            answers={"r0": answer(number)},
+        )
+        verdict = Verdict.FAIL if life["evidence"] else Verdict.PASS
+        cells = [
+            Cell(
+                relation=relation,
+                condition=condition,
+                verdict=verdict if relation == "S02" else Verdict.PASS,
+                reason="",
+                passes=1,
+                fails=0,
+                inconclusive=0,
+                last_pass_unix=int(self.now),
+                last_conclusive_unix=int(self.now),
+            )
+            for relation, condition in CELLS
+        ]
+        return Report(
+            pod=self._identity(pod),
+            boot=boot,
+            boot_started_unix_ms=int(life["started"] * 1000) + 1,
+            plan_digest=plan_digest,
+            fingerprint=FINGERPRINT,
+            references_digest=None if phase is Phase.WAITING_FOR_REFERENCES else PROPOSAL.digest(),
+            phase=phase,
+            ready=phase is Phase.PASSED,
+            reasons=[],
+            proposal=PROPOSAL if phase is Phase.WAITING_FOR_REFERENCES else None,
+            candidate=candidate if phase is Phase.WAITING_FOR_BASELINE else None,
+            cells=cells if phase is Phase.PASSED else [],
+            evidence=life["evidence"],
+        )

@@ -1,0 +1,335 @@
+"""Whole flows on the in-memory port: to their ends, from every crash, and then without a write."""
+
+from __future__ import annotations
+
+import copy
+from typing import Any
+
+import pytest
+from fleet import PROPOSAL, Fleet
+
+from detinf.api import names
+from detinf.controller.carry_out import carry_out
+from detinf.controller.decide import decide
+from detinf.controller.gather import gather
+from detinf.controller.quarantine import DRAIN_SECONDS
+from detinf.controller.settings import OperatorSettings
+
+SETTINGS = OperatorSettings(probe_image="probe:1", default_profile="simulated")
+NAMESPACE, NAME = "ns", "a"
+
+
+class CrashError(BaseException):
+    """The controller is killed."""
+
+
+def resource(**spec: Any) -> dict[str, Any]:
+    source = {"persistentVolumeClaim": {"claimName": "models", "path": "m"}}
+    return {
+        "apiVersion": names.API_VERSION,
+        "kind": names.KIND,
+        "metadata": {"name": NAME, "namespace": NAMESPACE, "generation": 1},
+        "spec": {"model": {"source": source}, "replicas": 2} | spec,
+    }
+
+
+def fleet_with(**spec: Any) -> Fleet:
+    fleet = Fleet()
+    fleet.api.put(resource(**spec))
+    return fleet
+
+
+async def reconcile(fleet: Fleet) -> bool:
+    """Reconcile once; return whether anything was written."""
+    before = len(fleet.api.writes)
+    observed = await gather(fleet.api, fleet, NAMESPACE, NAME)
+    if observed is not None:
+        decision = decide(observed, SETTINGS, fleet.now)
+        await carry_out(fleet.api, observed, decision, now=fleet.now, instance="test")
+    return len(fleet.api.writes) > before
+
+
+async def settle(fleet: Fleet, passes: int = 60) -> None:
+    """Reconcile and let time pass until nothing is written for several passes."""
+    quiet = 0
+    for _ in range(passes):
+        quiet = 0 if await reconcile(fleet) else quiet + 1
+        fleet.tick()
+        if quiet >= 4:
+            return
+    raise AssertionError(f"it does not settle; last writes: {fleet.api.writes[-10:]}")
+
+
+def status(fleet: Fleet) -> dict[str, Any]:
+    return dict(fleet.api.objects[names.KIND, NAMESPACE, NAME]["status"])
+
+
+def condition(fleet: Fleet, kind: str) -> dict[str, Any]:
+    return next(item for item in status(fleet)["conditions"] if item["type"] == kind)
+
+
+def records(fleet: Fleet, document: str) -> list[str]:
+    return [
+        item["metadata"]["name"]
+        for (kind, _, _), item in fleet.api.objects.items()
+        if kind == "ConfigMap" and item["metadata"]["labels"].get(names.LABEL_DOCUMENT) == document
+    ]
+
+
+def events(fleet: Fleet) -> list[str]:
+    return sorted(item["reason"] for (kind, _, _), item in fleet.api.objects.items() if kind == "Event")
+
+
+def shape(fleet: Fleet) -> dict[str, Any]:
+    """Return what the end state comes to, without uids, times and counters."""
+    return {
+        "objects": sorted(
+            (kind, name)
+            for kind, _, name in fleet.api.objects
+            if kind != "Event" and "candidate" not in name and "evidence" not in name
+        ),
+        "events": events(fleet),
+        "ready": condition(fleet, "Ready")["status"],
+        "states": [(item["index"], item["state"]) for item in status(fleet)["replicaStates"]],
+        "evidence": len(records(fleet, "evidence")),
+        "candidates": len(records(fleet, "candidate")),
+    }
+
+
+async def test_resource_becomes_ready_through_references_candidate_and_baseline() -> None:
+    fleet = fleet_with()
+    await settle(fleet)
+    assert condition(fleet, "Ready")["status"] == "True"
+    assert records(fleet, "references") == [names.references_name(NAME, PROPOSAL.digest())]
+    assert len(records(fleet, "baseline")) == 1
+    assert records(fleet, "candidate") == []
+    assert events(fleet) == ["Ready", "RevisionQualified"]
+    assert status(fleet)["baseline"]["lifetimes"] in {1, 2}
+    assert status(fleet)["readyReplicas"] == 2
+
+
+async def test_settled_resource_is_not_written_in_ten_minutes_or_after_a_restart() -> None:
+    fleet = fleet_with()
+    await settle(fleet)
+    before = list(fleet.api.writes)
+    for _ in range(300):
+        await reconcile(fleet)  # nothing is remembered between two calls: each is a restarted controller's first
+        fleet.tick(2.0)
+    assert fleet.api.writes == before
+
+
+async def test_diverging_replica_is_isolated_drained_and_replaced() -> None:
+    fleet = fleet_with()
+    await settle(fleet)
+    uid = fleet.api.objects["Pod", NAMESPACE, "a-1-0"]["metadata"]["uid"]
+    fleet.answers["a-1-0"] = 1
+    fleet.tick()
+    await reconcile(fleet)
+    pod = fleet.api.objects["Pod", NAMESPACE, "a-1-0"]
+    assert pod["metadata"]["labels"][names.LABEL_SERVING] == "false"
+    assert condition(fleet, "OutputsInvariant")["reason"] == "DivergenceDetected"
+    assert len(records(fleet, "evidence")) == 1
+    fleet.answers.clear()
+    for _ in range(int(DRAIN_SECONDS / 2) + 3):
+        fleet.tick()
+        await reconcile(fleet)
+    await settle(fleet)
+    assert fleet.api.objects["Pod", NAMESPACE, "a-1-0"]["metadata"]["uid"] != uid
+    assert condition(fleet, "Ready")["status"] == "True"
+    assert events(fleet) == [
+        "DivergenceDetected",
+        "Ready",
+        "Ready",
+        "ReplicaIsolated",
+        "ReplicaReplaced",
+        "RevisionQualified",
+    ]
+
+
+async def test_last_replica_that_diverges_is_reported_and_goes_on_serving() -> None:
+    fleet = fleet_with(replicas=1)
+    await settle(fleet)
+    fleet.answers["a-0-0"] = 1
+    await settle(fleet)
+    assert fleet.api.objects["Pod", NAMESPACE, "a-0-0"]["metadata"]["labels"][names.LABEL_SERVING] == "true"
+    assert condition(fleet, "OutputsInvariant")["status"] == "False"
+    assert [item["state"] for item in status(fleet)["replicaStates"]] == ["Diverged"]
+
+
+async def test_fault_of_all_replicas_isolates_nobody() -> None:
+    fleet = fleet_with()
+    await settle(fleet)
+    fleet.answers |= {"a-0-0": 1, "a-1-0": 1}
+    await settle(fleet)
+    assert condition(fleet, "OutputsInvariant")["reason"] == "CommonModeDivergence"
+    labels = [pod["metadata"]["labels"][names.LABEL_SERVING] for pod in fleet.pods()]
+    assert labels == ["true", "true"]
+
+
+async def test_replica_that_fails_its_gate_is_replaced_with_back_off_and_never_serves() -> None:
+    fleet = fleet_with()
+    await settle(fleet)
+    fleet.answers["a-1-0"] = 1
+    fleet.restart("a-1-0")
+    uids = set()
+    for _ in range(120):
+        fleet.tick()
+        await reconcile(fleet)
+        pod = fleet.api.objects.get(("Pod", NAMESPACE, "a-1-0"))
+        if pod:
+            uids.add(pod["metadata"]["uid"])
+            assert pod["status"]["conditions"][0]["status"] == "False"
+    # 240 s at 10, 20, 40, 80 ... seconds between replacements.
+    assert 3 <= len(uids) <= 6
+    assert "GateFailed" in events(fleet)
+
+
+async def test_isolated_pod_that_restarts_in_place_serves_again_without_labels() -> None:
+    fleet = fleet_with()
+    await settle(fleet)
+    fleet.answers["a-1-0"] = 1
+    fleet.tick()
+    await reconcile(fleet)
+    fleet.answers.clear()
+    fleet.restart("a-1-0")
+    await settle(fleet)
+    labels = fleet.api.objects["Pod", NAMESPACE, "a-1-0"]["metadata"]["labels"]
+    assert labels[names.LABEL_SERVING] == "true"
+    assert names.LABEL_DIVERGED_BOOT not in labels
+    assert condition(fleet, "Ready")["status"] == "True"
+
+
+async def test_child_that_was_edited_or_deleted_by_hand_comes_back() -> None:
+    fleet = fleet_with()
+    await settle(fleet)
+    before = shape(fleet)
+    del fleet.api.objects["Service", NAMESPACE, NAME]
+    delivery = fleet.api.objects["ConfigMap", NAMESPACE, names.delivery_name(NAME)]
+    delivery["data"][names.REFERENCES_KEY] = "somebody's hand"
+    await settle(fleet)
+    assert shape(fleet) == before
+    assert "somebody" not in str(fleet.delivered(NAME, NAMESPACE))
+
+
+async def test_lost_baseline_record_is_restored_from_the_delivery() -> None:
+    fleet = fleet_with()
+    await settle(fleet)
+    (record,) = records(fleet, "baseline")
+    del fleet.api.objects["ConfigMap", NAMESPACE, record]
+    await settle(fleet)
+    assert records(fleet, "baseline") == [record]
+    assert condition(fleet, "Qualified")["status"] == "True"
+
+
+async def test_baseline_that_nobody_has_is_lost_and_never_agreed_anew() -> None:
+    fleet = fleet_with()
+    await settle(fleet)
+    named = status(fleet)["baseline"]
+    (record,) = records(fleet, "baseline")
+    del fleet.api.objects["ConfigMap", NAMESPACE, record]
+    delivery = fleet.api.objects["ConfigMap", NAMESPACE, names.delivery_name(NAME)]
+    delivery["data"] = {key: value for key, value in delivery["data"].items() if key == names.REFERENCES_KEY}
+    for pod in fleet.pods():
+        fleet.restart(pod["metadata"]["name"])
+    fleet.tick()
+    await settle(fleet)
+    assert records(fleet, "baseline") == []
+    assert condition(fleet, "Qualified")["reason"] == "BaselineLost"
+    assert status(fleet)["baseline"] == named
+    assert status(fleet)["readyReplicas"] == 0
+
+
+async def test_candidates_that_differ_make_no_baseline() -> None:
+    fleet = fleet_with()
+    fleet.answers["a-1-0"] = 1
+    await settle(fleet)
+    assert records(fleet, "baseline") == []
+    assert condition(fleet, "Qualified")["reason"] == "CandidatesDiffer"
+    assert "r0" in condition(fleet, "Qualified")["message"]
+
+
+async def test_fewer_replicas_leave_the_best() -> None:
+    fleet = fleet_with(replicas=3)
+    await settle(fleet)
+    fleet.answers["a-0-0"] = 1
+    fleet.tick()
+    await reconcile(fleet)
+    smaller = copy.deepcopy(fleet.api.objects[names.KIND, NAMESPACE, NAME])
+    smaller["spec"]["replicas"] = 2
+    fleet.api.put(smaller)
+    await reconcile(fleet)
+    assert sorted(name for kind, _, name in fleet.api.objects if kind == "StatefulSet") == ["a-1", "a-2"]
+
+
+async def test_change_of_the_plan_replaces_one_serving_pod_at_a_time() -> None:
+    fleet = fleet_with()
+    await settle(fleet)
+    changed = copy.deepcopy(fleet.api.objects[names.KIND, NAMESPACE, NAME])
+    changed["spec"]["model"]["maxModelLen"] = 4096
+    fleet.api.put(changed)
+    for _ in range(40):
+        await reconcile(fleet)
+        ready = [pod for pod in fleet.pods() if pod["status"]["conditions"][0]["status"] == "True"]
+        assert ready, "no replica serves"
+        fleet.tick()
+    revision = status(fleet)["revision"]
+    assert {pod["metadata"]["labels"][names.LABEL_REVISION] for pod in fleet.pods()} == {revision}
+    assert condition(fleet, "Ready")["status"] == "True"
+
+
+async def test_invalid_spec_leaves_what_runs_alone_and_says_why() -> None:
+    fleet = fleet_with()
+    await settle(fleet)
+    objects = {key for key in fleet.api.objects if key[0] != "Event"}
+    broken = copy.deepcopy(fleet.api.objects[names.KIND, NAMESPACE, NAME])
+    broken["spec"]["engine"] = {"profile": "vllm-ascend-0.23"}
+    fleet.api.put(broken)
+    await settle(fleet)
+    assert {key for key in fleet.api.objects if key[0] != "Event"} == objects
+    assert condition(fleet, "SpecValid")["status"] == "False"
+    assert "spec.engine.profile" in condition(fleet, "SpecValid")["message"]
+    assert "InvalidSpec" in events(fleet)
+
+
+async def run_with_a_crash(flow: str, at: int) -> tuple[dict[str, Any], bool]:
+    """Run a flow whose controller is killed before its write number ``at``; return the end and whether that came."""
+    fleet = fleet_with()
+    if flow == "divergence":
+        await settle(fleet)
+        fleet.answers["a-1-0"] = 1
+        fleet.tick()
+    count = 0
+    crashed = False
+
+    def before(_what: str) -> None:
+        nonlocal count, crashed
+        count += 1
+        if count == at:
+            crashed = True
+            raise CrashError
+
+    fleet.api.before = before
+    for _ in range(50):
+        try:
+            await reconcile(fleet)
+        except CrashError:
+            continue  # the next call is the restarted controller's
+        if flow == "divergence" and records(fleet, "evidence"):
+            fleet.answers.clear()
+        fleet.tick()
+    return shape(fleet), crashed
+
+
+@pytest.mark.parametrize("flow", ["create", "divergence"])
+async def test_controller_killed_before_any_write_reaches_the_same_end(flow: str) -> None:
+    expected, crashed = await run_with_a_crash(flow, 0)
+    assert not crashed
+    assert expected["ready"] == "True"
+    at = 0
+    while True:
+        at += 1
+        seen, crashed = await run_with_a_crash(flow, at)
+        if not crashed:
+            break
+        assert seen == expected, f"killed before write {at}"
+    assert at >= 10
