@@ -147,6 +147,9 @@ def error_of(method: str, path: str, status: int, text: bytes, retry_after: str 
         words = text.decode(errors="replace")  # right after a CRD is made, 404s are plain text
     message = f"{method} {path}: {status}: {words[:1000]}"
     wait = float(retry_after) if retry_after and retry_after.isdigit() else None
+    if status == 422 and "metadata.uid" in words:
+        # Another object of that name: some kinds answer 409 to that, and others call the uid immutable (measured).
+        return ConflictError(message, status=status)
     malformed = status == 500 and "failed to create typed patch object" in words
     kinds: dict[int, type[ClusterError]] = {
         400: InvalidError,
