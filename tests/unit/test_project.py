@@ -1,0 +1,72 @@
+"""The project as a whole: what a reader is told is so."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+READ = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
+
+
+def test_operator_is_a_source_root_and_no_package() -> None:
+    # It would shadow the standard library's operator module.
+    assert not (ROOT / "operator" / "__init__.py").exists()
+
+
+def test_sidecar_imports_no_kubernetes_client_no_controller_and_no_simulator() -> None:
+    code = "import detinf.probe.app, sys; print('\\n'.join(sys.modules))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    loaded = set(done.stdout.split())
+    for unwanted in ("kopf", "kubernetes", "detinf_sim", "detinf.controller", "detinf.cluster"):
+        assert unwanted not in loaded
+
+
+@pytest.mark.parametrize("path", READ, ids=lambda path: str(path.relative_to(ROOT)))
+def test_links_and_make_targets_of_a_document_exist(path: Path) -> None:
+    text = path.read_text(encoding="utf-8")
+    for target in re.findall(r"\]\(([^)#:]+)(?:#[^)]*)?\)", text):
+        assert (path.parent / target).exists(), target
+    makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
+    for name in set(re.findall(r"(?:`|^)make ([a-z][a-z0-9-]+)", text, re.MULTILINE)):
+        assert re.search(rf"^{name}:", makefile, re.MULTILINE), name
+
+
+def test_every_reason_of_a_verdict_is_explained() -> None:
+    from detinf.probe.reasons import Reason
+
+    text = (ROOT / "docs/reference/verdicts.md").read_text(encoding="utf-8")
+    assert [reason for reason in Reason if f"`{reason}`" not in text] == []
+
+
+def test_every_fault_is_explained() -> None:
+    from detinf_sim.faults import BEHAVIOURS, FAULTS
+
+    text = (ROOT / "docs/reference/faults.md").read_text(encoding="utf-8")
+    assert [name for name in (*FAULTS, *BEHAVIOURS) if name not in text] == []
+
+
+def test_every_condition_reason_is_explained() -> None:
+    text = (ROOT / "docs/operations/failures.md").read_text(encoding="utf-8")
+    source = "".join(
+        (ROOT / "operator/detinf/controller" / name).read_text(encoding="utf-8")
+        for name in ("status.py", "qualification.py")
+    )
+    told = {"Valid", "BaselineAgreed", "FreshProof", "AllServing", "AsExpected", "Settled", "Ready"}  # all is well
+    told |= {"ReplicaFailed", "RollingOut", "ReplicasStarting"}
+    reasons = set(re.findall(r'Finding\([^()]*?"(?:True|False|Unknown)", "([A-Za-z]+)"', source))
+    assert len(reasons) > 10
+    assert sorted(reason for reason in reasons - told if f"`{reason}`" not in text) == []
+
+
+def test_no_file_names_a_path_of_the_machine_it_was_written_on() -> None:
+    listed = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True, check=True).stdout.split()
+    pattern = re.compile("/" + "work/[a-z]")
+    bad = [
+        name for name in listed if (ROOT / name).is_file() and pattern.search((ROOT / name).read_text(errors="replace"))
+    ]
+    assert bad == []
