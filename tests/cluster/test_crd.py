@@ -250,6 +250,7 @@ def test_the_printer_columns_show_the_state(kubectl: Kubectl) -> None:
     condition = {"lastTransitionTime": "2026-11-24T10:00:00Z", "observedGeneration": 1, "message": "m"}
     status = {
         "readyReplicas": 1,
+        "model": "Qwen/Qwen3-8B",
         "url": "http://a.ns.svc:8000/v1",
         "revision": "0123456789",
         "conditions": [

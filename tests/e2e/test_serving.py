@@ -29,7 +29,7 @@ def test_ready_resource_is_pleasant_to_look_at(serving: Scene) -> None:
     serving.kubectl("wait", "--for=condition=Ready", f"detinf/{NAME}", "--timeout=60s")
     header, row = serving.kubectl("get", "detinf").splitlines()
     assert header.split()[:3] == ["NAME", "READY", "REASON"]
-    assert row.split()[:3] == [NAME, "True", "Ready"]
+    assert row.split()[:4] == [NAME, "True", "Ready", NAME]
     status = serving.resource()["status"]
     assert status["readyReplicas"] == 2
     assert status["baseline"]["lifetimes"] in {1, 2}  # both replicas may have offered before one was enough

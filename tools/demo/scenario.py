@@ -206,10 +206,24 @@ class Scene:
                 seconds=240 + 20 * self.engine.load_seconds,
             )
             self.story.say("replica 0 passed its gate and serves, still without a controller")
+            before = self.compared()
+            self.story.wait(
+                "the probe of replica 1 to compare more answers",
+                lambda: "yes" if self.compared() > before else None,
+                seconds=60,
+            )
+            self.story.say("the probes go on comparing, and say so in their metrics")
             self.operator("scale", "deployment", name, "--replicas=1")
             self.operator("rollout", "status", f"deployment/{name}", "--timeout=120s", timeout=150)
             if saw["different"]:
                 raise StepError(f"an ungated engine answered: {saw}")
+
+    def compared(self) -> float:
+        """Return how many answers the probe of replica 1 has found equal, by its metrics."""
+        path = f"/api/v1/namespaces/{self.kubectl.namespace}/pods/{NAME}-1-0:9400/proxy/metrics"
+        lines = self.kubectl.run("get", "--raw", path).splitlines()
+        series = [line for line in lines if line.startswith("detinf_probe_comparisons_total{")]
+        return sum(float(line.rsplit(" ", 1)[1]) for line in series if 'result="equal"' in line)
 
     def controllers(self) -> int:
         """Return how many controller pods there are."""

@@ -37,7 +37,7 @@ def _condition(kind: str, member: str) -> str:
 COLUMNS = [
     _column("Ready", "string", _condition("Ready", "status"), "Whether it serves, proven."),
     _column("Reason", "string", _condition("Ready", "reason"), "Why it is ready or not."),
-    _column("Model", "string", ".spec.model.name", "Name in the API, where it is not the resource's."),
+    _column("Model", "string", ".status.model", "Name in the API."),
     _column("Replicas", "integer", ".spec.replicas", "Engines asked for."),
     _column("Ready-Replicas", "integer", ".status.readyReplicas", "Engines that serve."),
     _column("Invariant", "string", _condition("OutputsInvariant", "status"), "Whether outputs are proven equal, now."),

@@ -63,6 +63,8 @@ class Status(ApiModel):
     """Label selector of the pods, for the scale subresource."""
     revision: str | None = None
     """Digest of the plan that replicas are to run."""
+    model: str | None = None
+    """Name in the API (`--served-model-name`)."""
     url: str | None = None
     """Where to send requests, inside the cluster."""
     baseline: BaselineStatus | None = None

@@ -10,6 +10,7 @@ from detinf.api.conditions import Finding, Type, carry_forward
 from detinf.api.types import Spec
 from detinf.controller import pods
 from detinf.controller.builders import url
+from detinf.controller.builders.probe_settings import served_name
 from detinf.controller.observed import Observed, Replica
 from detinf.controller.qualification import Qualification
 from detinf.controller.quarantine import Quarantine, describe
@@ -149,6 +150,7 @@ def build_status(
         "readyReplicas": len(ready),
         "selector": ",".join(f"{key}={value}" for key, value in names.selector(observed.name).items()),
         "revision": revision,
+        "model": served_name(observed.resource, spec),
         "url": url(observed.resource),
         **({"baseline": baseline} if (baseline := _baseline(observed, qualification)) else {}),
         "replicaStates": [

@@ -104,16 +104,14 @@ class Inside:
         """Folders of our own where a kubelet insists on the host's, and the models' folder of the node."""
         run("mount", "--make-rprivate", "/")
         run("mount", "--make-rshared", "/")
-        for inside, outside in (
-            ("/var/lib/kubelet", self.folder / "kubelet"),
-            ("/var/lib/detinf", self.folder / "node"),
-            # A kubelet removes logs of pods that it does not know: another cluster's, where they share the folder.
-            ("/var/log", self.folder / "log"),
-        ):
-            outside.mkdir(parents=True, exist_ok=True)
-            Path(inside).mkdir(parents=True, exist_ok=True)
-            run("mount", "--bind", str(outside), inside)
-        (self.folder / "node" / "models").mkdir(exist_ok=True)
+        # A kubelet insists on /var/lib/kubelet for its sockets, CNI plug-ins keep state in /var/lib/cni, and a kubelet
+        # removes logs of pods that it does not know: another cluster's, where they share the folder.
+        for path in ("/var/lib", "/var/log"):
+            outside = self.folder / path.removeprefix("/var/")
+            outside.mkdir(exist_ok=True)
+            run("mount", "--bind", str(outside), path)
+        Path("/var/lib/kubelet").mkdir(exist_ok=True)
+        Path("/var/lib/detinf/models").mkdir(parents=True, exist_ok=True)
 
     def containerd(self) -> None:
         """The runtime, with the built runc."""
@@ -149,6 +147,8 @@ root = "{root}"
 state = "/run/detinf-containerd"
 [grpc]
 address = "{sockets}"
+[plugins."io.containerd.internal.v1.opt"]
+path = "{self.folder}/opt"
 [plugins."io.containerd.grpc.v1.cri"]
 sandbox_image = "{PAUSE_IMAGE}"
 restrict_oom_score_adj = true
