@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import functools
 import itertools
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "tools" / "cluster"))
+from detinf.api import crd, names
 
-from detinf_cluster.control_plane import ControlPlane
+ROOT = Path(__file__).resolve().parents[2]
+sys.path.insert(0, str(ROOT / "tools" / "cluster"))
+
+from detinf_cluster.control_plane import ControlPlane  # noqa: E402 - found through the line above
 
 _NUMBERS = itertools.count(1)
 
@@ -32,3 +36,27 @@ def namespace(control_plane: ControlPlane) -> Iterator[str]:
     subprocess.run([*kubectl, "create", "namespace", name], check=True, capture_output=True)
     yield name
     subprocess.run([*kubectl, "delete", "namespace", name, "--wait=false"], check=True, capture_output=True)
+
+
+def call(control_plane: ControlPlane, *arguments: str, given: str | None = None, fails: bool = False) -> str:
+    """Run kubectl as the administrator and return what it prints; ``fails``: what it says instead of doing it."""
+    command = [str(control_plane.bin / "kubectl"), "--kubeconfig", str(control_plane.kubeconfig), *arguments]
+    done = subprocess.run(command, input=given, capture_output=True, text=True, check=False)
+    assert (done.returncode != 0) == fails, f"{arguments}: {done.stdout}{done.stderr}"
+    return done.stdout + done.stderr if fails else done.stdout
+
+
+@pytest.fixture(scope="session")
+def definition(control_plane: ControlPlane) -> str:
+    """Install the definition and return its name."""
+    name = f"crd/{names.PLURAL}.{names.GROUP}"
+    call(control_plane, "apply", "--server-side", "--validate=strict", "-f", str(ROOT / "crds" / crd.FILE_NAME))
+    call(control_plane, "wait", "--for=condition=Established", name, "--timeout=30s")
+    return name
+
+
+@pytest.fixture
+def kubectl(control_plane: ControlPlane, definition: str, namespace: str) -> Callable[..., str]:
+    """Run kubectl in the test's namespace."""
+    assert definition
+    return functools.partial(call, control_plane, "--namespace", namespace)

@@ -1,8 +1,6 @@
 """The children of the examples on a real API server: taken strictly, and a second time without a write."""
 
-import functools
 import json
-import subprocess
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -10,7 +8,7 @@ from typing import Any
 import pytest
 import yaml
 
-from detinf.api import crd, names
+from detinf.api import names
 from detinf.api.validation import validate
 from detinf.cluster.port import Manifest
 from detinf.controller import builders
@@ -32,30 +30,6 @@ SETTINGS = OperatorSettings(
 APPLY = ("apply", "--server-side", "--validate=strict", f"--field-manager={names.FIELD_MANAGER}", "-f", "-")
 
 Kubectl = Callable[..., str]
-
-
-def call(control_plane: Any, *arguments: str, given: str | None = None, fails: bool = False) -> str:
-    """Run kubectl as the administrator and return what it prints; ``fails``: what it says instead of doing it."""
-    command = [str(control_plane.bin / "kubectl"), "--kubeconfig", str(control_plane.kubeconfig), *arguments]
-    done = subprocess.run(command, input=given, capture_output=True, text=True, check=False)
-    assert (done.returncode != 0) == fails, f"{arguments}: {done.stdout}{done.stderr}"
-    return done.stdout + done.stderr if fails else done.stdout
-
-
-@pytest.fixture(scope="module")
-def definition(control_plane: Any) -> str:
-    """Install the definition and return its name."""
-    name = f"crd/{names.PLURAL}.{names.GROUP}"
-    call(control_plane, "apply", "--server-side", "--validate=strict", "-f", str(ROOT / "crds" / crd.FILE_NAME))
-    call(control_plane, "wait", "--for=condition=Established", name, "--timeout=30s")
-    return name
-
-
-@pytest.fixture
-def kubectl(control_plane: Any, definition: str, namespace: str) -> Kubectl:
-    """Run kubectl in the test's namespace."""
-    assert definition
-    return functools.partial(call, control_plane, "--namespace", namespace)
 
 
 def apply(kubectl: Kubectl, manifest: Manifest) -> Any:

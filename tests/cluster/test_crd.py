@@ -1,10 +1,8 @@
 """The resource on a real API server: what it takes, what it refuses and in which words, and how it shows itself."""
 
 import copy
-import functools
 import json
 import re
-import subprocess
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -22,30 +20,6 @@ STRICT = ("--server-side", "--validate=strict")
 CLAIM = {"persistentVolumeClaim": {"claimName": "models"}}
 
 Kubectl = Callable[..., str]
-
-
-def call(control_plane: Any, *arguments: str, given: str | None = None, fails: bool = False) -> str:
-    """Run kubectl as the administrator and return what it prints; ``fails``: what it says instead of doing it."""
-    command = [str(control_plane.bin / "kubectl"), "--kubeconfig", str(control_plane.kubeconfig), *arguments]
-    done = subprocess.run(command, input=given, capture_output=True, text=True, check=False)
-    assert (done.returncode != 0) == fails, f"{arguments}: {done.stdout}{done.stderr}"
-    return done.stdout + done.stderr if fails else done.stdout
-
-
-@pytest.fixture(scope="module")
-def definition(control_plane: Any) -> str:
-    """Install the definition and return its name."""
-    name = f"crd/{names.PLURAL}.{names.GROUP}"
-    call(control_plane, "apply", "--server-side", "--validate=strict", "-f", str(ROOT / "crds" / crd.FILE_NAME))
-    call(control_plane, "wait", "--for=condition=Established", name, "--timeout=30s")
-    return name
-
-
-@pytest.fixture
-def kubectl(control_plane: Any, definition: str, namespace: str) -> Kubectl:
-    """Run kubectl in the test's namespace."""
-    assert definition
-    return functools.partial(call, control_plane, "--namespace", namespace)
 
 
 def smallest(name: str = "a") -> dict[str, Any]:
@@ -68,8 +42,8 @@ def put(path: str, value: Any) -> dict[str, Any]:
     return resource
 
 
-def test_the_definition_is_taken_strictly_and_established(control_plane: Any, definition: str) -> None:
-    conditions = json.loads(call(control_plane, "get", definition, "-o", "json"))["status"]["conditions"]
+def test_the_definition_is_taken_strictly_and_established(kubectl: Kubectl, definition: str) -> None:
+    conditions = json.loads(kubectl("get", definition, "-o", "json"))["status"]["conditions"]
     assert {item["type"]: item["status"] for item in conditions} == {"NamesAccepted": "True", "Established": "True"}
 
 
