@@ -47,7 +47,11 @@ async def all_rounds(
 ) -> list[Round]:
     first = references.items[0]
     solo = await probing.solo(first, expected[first.name])
-    return [*solo, *await probing.width(references.items[:width], expected)]
+    for _ in range(10):
+        (cohort,) = await probing.width(references.items[:width], expected)
+        if cohort.reason is not Reason.NOT_BATCHED:
+            break  # on a busy machine a cohort may not come together; the product repeats it, too
+    return [*solo, cohort]
 
 
 async def test_healthy_engine_passes_everything_at_the_width_that_ran() -> None:

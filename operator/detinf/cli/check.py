@@ -13,12 +13,15 @@ from detinf.api.types import Promise
 from detinf.documents import Reference, References, Verdict
 from detinf.probe.client import EngineClient
 from detinf.probe.observation import Observation
-from detinf.probe.reasons import InconclusiveError
+from detinf.probe.reasons import InconclusiveError, Reason
 from detinf.probe.references import propose
 from detinf.probe.relations import Prober
 from detinf.probe.verdict import Round
 
 LARGEST_VOCABULARY = 4_194_304
+ATTEMPTS = 5
+"""How often a cohort is formed that did not come together; a difference ends it at once, whatever came together."""
+
 CONTEXT = 1024
 """Tokens of context that the references may use; every served model has that many."""
 
@@ -105,9 +108,23 @@ async def check(
             return
         expected[reference.name] = answer
     for width in widths:
-        progress(f"asking {width} references together")
-        for outcome in await prober.width(references.items[:width], expected):
-            yield outcome
+        yield await together(prober, references.items[:width], expected, progress)
+
+
+async def together(
+    prober: Prober,
+    cohort: list[Reference],
+    expected: dict[str, Observation],
+    progress: Callable[[str], None],
+) -> Round:
+    """Return S03's round on a cohort; one that did not come together is formed again."""
+    attempt = 1
+    while True:
+        progress(f"asking {len(cohort)} references together" + (f", attempt {attempt}" if attempt > 1 else ""))
+        (outcome,) = await prober.width(cohort, expected)
+        if outcome.reason is not Reason.NOT_BATCHED or attempt == ATTEMPTS:
+            return outcome
+        attempt += 1
 
 
 def propose_for_check(vocabulary_size: int, widths: list[int]) -> References:
