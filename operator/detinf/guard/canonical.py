@@ -17,36 +17,48 @@ class CanonicalError(ValueError):
     """A value that has no canonical encoding; the message names its path and what to use instead."""
 
 
-def _check(value: Any, path: str) -> None:
-    if value is None or isinstance(value, (bool, str)):
-        return
-    if isinstance(value, int):
-        if abs(value) > MAX_INTEGER:
-            raise CanonicalError(f"{path}: {value} is beyond 2**53 - 1; carry it as a string")
-        return
-    if isinstance(value, float):
+def _check_scalar(value: Any, path: str) -> None:
+    if isinstance(value, str):
+        try:
+            value.encode()
+        except UnicodeEncodeError:
+            raise CanonicalError(
+                f"{path}: {value!r} holds half a surrogate pair; carry whole characters or hexadecimal"
+            ) from None
+    elif isinstance(value, float):
         raise CanonicalError(f"{path}: {value!r} is a float; carry its bits, or an integer in a smaller unit")
+    elif not (value is None or isinstance(value, int)):
+        raise CanonicalError(f"{path}: {type(value).__name__} has no JSON form")
+    elif isinstance(value, int) and abs(value) > MAX_INTEGER:
+        raise CanonicalError(f"{path}: {value} is beyond 2**53 - 1; carry it as a string")
+
+
+def _check(value: Any, path: str) -> None:
     if isinstance(value, dict):
         for key, item in value.items():
             if not isinstance(key, str):
                 raise CanonicalError(f"{path}: the key {key!r} is not a string")
+            _check_scalar(key, f"{path} (a key)")
             _check(item, f"{path}.{key}")
-        return
-    if isinstance(value, (list, tuple)):
+    elif isinstance(value, (list, tuple)):
         for index, item in enumerate(value):
             _check(item, f"{path}[{index}]")
-        return
-    raise CanonicalError(f"{path}: {type(value).__name__} has no JSON form")
+    else:
+        _check_scalar(value, path)
 
 
 def encode(value: Any) -> bytes:
     """Return the canonical bytes of a JSON value.
 
     Raises:
-        CanonicalError: for floats, integers beyond 2**53 - 1, keys that are no strings, and other types.
+        CanonicalError: for floats, integers beyond 2**53 - 1, lone surrogates, keys that are no strings, other types,
+            and values nested too deeply.
     """
-    _check(value, "$")
-    return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False).encode()
+    try:
+        _check(value, "$")
+        return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False).encode()
+    except RecursionError:
+        raise CanonicalError("$: nested too deeply; carry it flatter") from None
 
 
 def digest_bytes(data: bytes) -> str:

@@ -20,7 +20,7 @@ def refuse(message: str, log: Path) -> int:
     line = f"detinf guard: refused: {message}\n"
     print(line, end="", file=sys.stderr, flush=True)
     with contextlib.suppress(OSError):  # standard error has said it already
-        log.write_bytes(line.encode()[:LOG_BYTES])
+        log.write_bytes(line.encode(errors="backslashreplace")[:LOG_BYTES])
     return layout.REFUSED_EXIT_CODE
 
 

@@ -53,13 +53,13 @@ def parse_info(text: str) -> list[Chip]:
         if not line.strip().startswith("|") or len(cells) < 3:
             first = None
             continue
-        head = re.fullmatch(r"(\d+)\s+(\S*[A-Za-z]\S*)", cells[0])
+        head = re.fullmatch(r"([0-9]{1,9})\s+(\S*[A-Za-z]\S*)", cells[0])
         if head:
             first = (int(head[1]), head[2], cells[1])
         elif first and re.fullmatch(r"[\d\s]+", cells[0]) and ":" in cells[1]:
             # The last "used / total" pair of the second row is the HBM.
-            pairs = re.findall(r"(\d+)\s*/\s*(\d+)", cells[2])
-            chips.append(Chip(*first, cells[1], int(pairs[-1][1]) if pairs else None))
+            totals = re.findall(r"[0-9]\s*/\s*([0-9]{1,9})\b", cells[2])
+            chips.append(Chip(*first, cells[1], int(totals[-1]) if totals else None))
             first = None
     return chips
 
@@ -93,6 +93,14 @@ def parse_links(text: str) -> set[str] | None:
     return kinds if columns and rows == columns else None
 
 
+def read_assignments(path: Path) -> dict[str, str]:
+    """Return the ``key=value`` lines of a file; none where it is missing or not ours to read."""
+    try:
+        return parse_assignments(path.read_text(encoding="utf-8", errors="replace"))
+    except OSError:
+        return {}
+
+
 def _one(values: set[Any]) -> Any:
     """Return the one value that all devices share, or None."""
     return next(iter(values)) if len(values) == 1 else None
@@ -121,15 +129,14 @@ def observe(root: Path = Path("/"), ask: Callable[[list[str]], str | None] = run
         root: where ``dev`` and ``usr`` are.
         ask: runs npu-smi with these arguments.
     """
-    names = (re.fullmatch(r"davinci(\d+)", path.name) for path in (root / "dev").glob("davinci*"))
+    names = (re.fullmatch(r"davinci([0-9]{1,9})", path.name) for path in (root / "dev").glob("davinci*"))
     ids = tuple(sorted(int(name[1]) for name in names if name))
     if not ids:
         return Devices(())
     chips = parse_info(ask(["info"]) or "")
     boards = [parse_keys(ask(["info", "-t", "board", "-i", str(identifier)]) or "") for identifier in ids]
     links = parse_links(ask(["info", "-t", "topo"]) or "")
-    version = root / "usr/local/Ascend/driver/version.info"
-    driver = parse_assignments(version.read_text(errors="replace")) if version.is_file() else {}
+    driver = read_assignments(root / "usr/local/Ascend/driver/version.info")
     memory = _one({chip.hbm_mb for chip in chips})
     seen = {chip.npu for chip in chips}
     unhealthy = [f"NPU {chip.npu} is {chip.health}" for chip in chips if chip.health != "OK"]
@@ -138,7 +145,7 @@ def observe(root: Path = Path("/"), ask: Callable[[list[str]], str | None] = run
         physical_ids=ids,
         chip=_one({chip.name for chip in chips}),
         hbm_gib=memory // 1024 if memory else None,
-        driver=driver.get("package_version") or driver.get("Version"),
+        driver=driver.get("package_version") or driver.get("Version") or None,
         firmware=_one({board.get("Firmware Version") for board in boards}),
         link=("-" if not links else _one(links)) if links is not None else None,
         unhealthy=tuple(unhealthy),

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from detinf.guard.canonical import digest_bytes
+from detinf.guard.canonical import CanonicalError, digest_bytes, encode
 from detinf.guard.errors import RefusedError
 from detinf.guard.layout import SERVING_FLAGS
 
@@ -58,9 +58,9 @@ def read_plan(path: Path) -> Plan:
         document = json.loads(data)
     except OSError as error:
         raise RefusedError(f"plan: {path}: {error.strerror}; mount the plan's ConfigMap there") from error
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise RefusedError(f"plan: {path} is no JSON ({error}); apply the resource again") from error
-    problem = _problem(document)
+    problem = _problem(document) or _without_identity(document)
     if problem:
         raise RefusedError(f"plan: {path}: {problem}; use an operator and a guard of one release")
     return Plan(digest_bytes(data), document)
@@ -69,7 +69,7 @@ def read_plan(path: Path) -> Plan:
 def _problem(document: Any) -> str | None:
     if not isinstance(document, dict):
         return "it is no object"
-    if document.get("schema") != SCHEMA:
+    if document.get("schema") != SCHEMA or isinstance(document["schema"], bool):
         return f"schema is {document.get('schema')!r}, this guard reads {SCHEMA}"
     model, environment, topology = (document.get(key) for key in ("model", "environment", "topology"))
     if not isinstance(model, dict) or not isinstance(model.get("path"), str):
@@ -80,9 +80,21 @@ def _problem(document: Any) -> str | None:
         return "environment.set is missing"
     if not _is_strings(list(environment["set"].values())) or not _is_strings(environment.get("unset", [])):
         return "environment holds something that is no string"
+    for name, value in environment["set"].items():
+        if not name or "=" in name or "\0" in name + value:
+            return f"environment.set: {name!r} = {value!r} is a variable that no process can have"
     devices = topology.get("devices") if isinstance(topology, dict) else None
     if not isinstance(devices, int) or isinstance(devices, bool) or devices < 0:
         return "topology.devices is no number of devices"
+    return None
+
+
+def _without_identity(document: dict[str, Any]) -> str | None:
+    # The fingerprint hashes the whole plan: what cannot be hashed must be known before the engine starts.
+    try:
+        encode(document)
+    except CanonicalError as error:
+        return str(error)
     return None
 
 

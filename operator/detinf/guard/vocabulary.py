@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,7 @@ def _read(path: Path) -> tuple[dict[str, Any], bytes]:
         raise RefusedError(
             f"model: {path}: {error.strerror}; spec.model.source must be the folder that holds config.json"
         ) from error
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise RefusedError(f"model: {path} is no JSON ({error}); restore the model's files") from error
     if not isinstance(parsed, dict):
         raise RefusedError(f"model: {path} is no object; restore the model's files")
@@ -35,7 +36,10 @@ def read_vocabulary(model: Path) -> tuple[dict[str, Any], str]:
     text = config.get("text_config")
     size = config.get("vocab_size", text.get("vocab_size") if isinstance(text, dict) else None)
     if not isinstance(size, int) or isinstance(size, bool) or size < 1:
-        raise RefusedError(f"model: {model / 'config.json'}: vocab_size is {size!r}, expected a number of token ids")
+        raise RefusedError(
+            f"model: {model / 'config.json'}: vocab_size is {size!r}, expected a number of token ids; "
+            "restore the model's files"
+        )
     special: set[int] = set()
     sources = [config]
     if isinstance(text, dict):
@@ -46,12 +50,13 @@ def read_vocabulary(model: Path) -> tuple[dict[str, Any], str]:
     for source in sources:
         for key in ("bos_token_id", "eos_token_id", "pad_token_id"):
             value = source.get(key)
-            special.update(item for item in (value if isinstance(value, list) else [value]) if isinstance(item, int))
+            items = value if isinstance(value, list) else [value]
+            special.update(item for item in items if isinstance(item, int) and not isinstance(item, bool))
     tokenizer = model / "tokenizer_config.json"
     if tokenizer.is_file():
         added = _read(tokenizer)[0].get("added_tokens_decoder")
         for identifier, token in added.items() if isinstance(added, dict) else ():
-            if isinstance(token, dict) and token.get("special") is True and identifier.isdigit():
+            if isinstance(token, dict) and token.get("special") is True and re.fullmatch("[0-9]{1,18}", identifier):
                 special.add(int(identifier))
     inside = sorted(item for item in special if 0 <= item < size)
     return {"size": size, "specialIds": inside}, "sha256:" + hashlib.sha256(data).hexdigest()

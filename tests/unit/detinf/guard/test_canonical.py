@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
+import random
+from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from detinf.guard import identity as identity_module
 from detinf.guard.canonical import MAX_INTEGER, CanonicalError, digest, encode, hex_of, short
 from detinf.guard.devices import Devices
-from detinf.guard.identity import fingerprint, identity, placement
+from detinf.guard.identity import fingerprint, identity, instruction_sets, placement
 from detinf.guard.middleware import BootHeader
 from detinf.guard.plan import Plan
 
@@ -21,22 +26,32 @@ JSON = st.recursive(
 )
 
 
-@pytest.mark.parametrize(
-    ("value", "data"),
-    [
-        ({"b": 1, "a": [True, None, "ü"]}, '{"a":[true,null,"ü"],"b":1}'),
-        ({"z": {"y": 1, "x": 2}}, '{"z":{"x":2,"y":1}}'),
-        ([], "[]"),
-    ],
-)
-def test_golden_bytes(value: Any, data: str) -> None:
-    assert encode(value) == data.encode()
+GOLDEN = json.loads(Path(__file__).with_name("golden.json").read_text(encoding="utf-8"))
 
 
-def test_golden_digest() -> None:
-    assert digest({"a": 1}) == "sha256:015abd7f5cc57a2dd94b7590f04ad8084273905ee33ec5cebeae62276a97f862"
-    assert short(digest({"a": 1})) == "015abd7f5c"
-    assert len(hex_of(digest({"a": 1}))) == 64
+@pytest.mark.parametrize("case", GOLDEN["encodings"], ids=lambda case: case["name"])
+def test_golden_bytes(case: Any) -> None:
+    data = bytes.fromhex(case["bytes"])
+    assert encode(case["value"]) == data
+    assert digest(case["value"]) == case["digest"] == "sha256:" + hashlib.sha256(data).hexdigest()
+
+
+def test_golden_fingerprint(monkeypatch: pytest.MonkeyPatch) -> None:
+    vector = GOLDEN["fingerprint"]
+    major, minor = vector["python"].split(".")
+    monkeypatch.setattr(identity_module, "sys", SimpleNamespace(version_info=(int(major), int(minor))))
+    plan = Plan("sha256:of the file, which is not hashed again", vector["plan"])
+    tree = Devices(tuple(vector["devices"].pop("physical_ids")), **vector["devices"])
+    tier_n = identity(plan, tree, model_config=vector["modelConfig"], packages=vector["packages"])
+    assert tier_n == vector["tierN"]
+    assert fingerprint(tier_n) == vector["digest"]
+
+
+def test_parts_of_a_digest_are_names() -> None:
+    whole = digest({"a": 1})
+    assert whole == "sha256:015abd7f5cc57a2dd94b7590f04ad8084273905ee33ec5cebeae62276a97f862"
+    assert short(whole) == "015abd7f5c"
+    assert hex_of(whole) == whole[len("sha256:") :]
 
 
 @pytest.mark.parametrize(
@@ -46,7 +61,13 @@ def test_golden_digest() -> None:
         ({"a": [0.1]}, r"\$\.a\[0\]"),
         ({1: 2}, "is not a string"),
         (2**53, "carry it as a string"),
+        (-(2**53), "carry it as a string"),
+        (float("nan"), "is a float"),
+        (-0.0, "is a float"),
         ({"a": {1, 2}}, "set has no JSON form"),
+        ([b"a"], r"\$\[0\]: bytes has no JSON form"),
+        ({"a": ["\ud800"]}, r"\$\.a\[0\]: '\\ud800' holds half a surrogate pair"),
+        ({"\udfff": 1}, r"\$ \(a key\): '\\udfff' holds half"),
     ],
 )
 def test_value_without_a_canonical_form_is_refused_with_its_path(value: Any, words: str) -> None:
@@ -54,11 +75,60 @@ def test_value_without_a_canonical_form_is_refused_with_its_path(value: Any, wor
         encode(value)
 
 
+def test_value_without_a_bottom_in_sight_is_refused() -> None:
+    value: list[Any] = []
+    for _ in range(100_000):
+        value = [value]
+    with pytest.raises(CanonicalError, match="nested too deeply"):
+        encode(value)
+
+
+def typed(value: Any) -> Any:
+    """Return a value that compares as JSON does: True is not 1, and the order of keys says nothing."""
+    if isinstance(value, dict):
+        return ("object", frozenset((key, typed(item)) for key, item in value.items()))
+    if isinstance(value, list):
+        return ("array", tuple(typed(item) for item in value))
+    return (type(value).__name__, value)
+
+
+def shuffled(value: Any, order: random.Random) -> Any:
+    """Return the same JSON value, its keys written in another order."""
+    if isinstance(value, dict):
+        items = [(key, shuffled(item, order)) for key, item in value.items()]
+        order.shuffle(items)
+        return dict(items)
+    return [shuffled(item, order) for item in value] if isinstance(value, list) else value
+
+
+@settings(deadline=None)
 @given(JSON)
 def test_encoding_is_read_back_and_encodes_again_to_the_same_bytes(value: Any) -> None:
     data = encode(value)
-    assert json.loads(data) == value
+    assert typed(json.loads(data)) == typed(value)
     assert encode(json.loads(data)) == data
+
+
+@settings(deadline=None)
+@given(JSON, st.randoms(use_true_random=False))
+def test_order_of_keys_and_tuples_for_lists_change_no_byte(value: Any, order: random.Random) -> None:
+    assert encode(shuffled(value, order)) == encode(value)
+    if isinstance(value, list):
+        assert encode(tuple(value)) == encode(value)
+
+
+@settings(deadline=None)
+@given(JSON, JSON)
+def test_two_values_share_bytes_only_if_they_are_one_value(first: Any, second: Any) -> None:
+    assert (encode(first) == encode(second)) == (typed(first) == typed(second))
+
+
+@settings(deadline=None)
+@given(JSON, st.floats())
+def test_float_is_refused_wherever_it_is(value: Any, number: float) -> None:
+    for holder in ([value, number], {"a": {"b": [value, [number]]}}):
+        with pytest.raises(CanonicalError, match="is a float"):
+            encode(holder)
 
 
 PLAN = Plan("sha256:0", {"image": "i", "topology": {"devices": 8}})
@@ -93,6 +163,33 @@ def test_where_it_runs_is_recorded_and_not_hashed() -> None:
     moved = Devices(tuple(range(8, 16)), "910B3", 64, "25.5.1", "7.8.0.6.201", "HCCS", bus_ids=("x",))
     assert made(tree=moved) == made()
     assert placement(moved, "node-b") == {"node": "node-b", "physicalIds": list(range(8, 16)), "busIds": ["x"]}
+
+
+def test_processor_is_identity_only_where_it_does_the_arithmetic(monkeypatch: pytest.MonkeyPatch) -> None:
+    found = ["avx2"]
+    monkeypatch.setattr(identity_module, "instruction_sets", lambda: found)
+    with_processor, with_npus = made(tree=Devices(())), made()
+    found.append("avx512f")
+    assert made(tree=Devices(())) != with_processor
+    assert made() == with_npus
+
+
+@pytest.mark.parametrize(
+    ("text", "found"),
+    [
+        (
+            "processor\t: 0\nflags\t\t: fpu avx avx2 fma sse\n\nprocessor\t: 1\nflags\t\t: fpu avx\n",
+            ["avx", "avx2", "fma"],
+        ),
+        ("processor\t: 0\nFeatures\t: fp asimd evtstrm sve\n", ["asimd", "sve"]),
+        ("vmx flags\t: avx\nmodel name\t: avx2\n", []),
+        ("flags", []),
+    ],
+)
+def test_instruction_sets_are_those_that_choose_a_kernel(tmp_path: Path, text: str, found: list[str]) -> None:
+    (tmp_path / "cpuinfo").write_text(text)
+    assert instruction_sets(tmp_path / "cpuinfo") == found
+    assert instruction_sets(tmp_path / "missing") == []
 
 
 async def test_middleware_adds_the_boot_to_http_and_leaves_the_rest(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from detinf.guard import devices
 from detinf.guard.devices import Devices, check, observe, parse_assignments, parse_info, parse_keys, parse_links
 from detinf.guard.errors import RefusedError
 
@@ -43,29 +46,144 @@ def test_info_table_gives_chips_and_no_processes() -> None:
     ]
 
 
-def test_board_and_version_files_give_their_values() -> None:
+def test_info_table_of_two_dies_to_a_module_gives_its_chips() -> None:
+    assert [
+        (chip.npu, chip.name, chip.health, chip.bus, chip.hbm_mb) for chip in parse_info(sample("npu-smi-info-a3.txt"))
+    ] == [
+        (0, "Ascend910", "OK", "0000:9D:00.0", 65536),
+        (5, "Ascend910", "Warning", "0000:A7:00.0", 65536),
+    ]
+
+
+@pytest.mark.parametrize("name", [path.name for path in SAMPLES.iterdir() if not path.name.startswith("npu-smi-info")])
+def test_output_of_another_command_gives_no_chip(name: str) -> None:
+    assert parse_info(sample(name)) == []
+
+
+def test_board_gives_its_values() -> None:
     board = parse_keys(sample("npu-smi-board.txt"))
+    assert len(board) == 19
     assert (board["Firmware Version"], board["PCIe Bus Info"]) == ("7.8.0.6.201", "0000:C1:00.0")
+    assert (board["Subsystem Device ID"], board["Chip Count"]) == ("0x3003", "1")
+    assert parse_keys(sample("npu-smi-info-l.txt"))["Total Count"] == "8"
+
+
+def test_files_of_the_driver_give_their_values() -> None:
     version = parse_assignments(sample("version.info"))
-    assert (version["package_version"], version["compatible_version_fw"]) == ("25.3.rc1", "[7.0.0,8.9.9]")
+    assert (version["Version"], version["package_version"]) == ("25.3.rc1", "25.3.rc1")
+    assert version["compatible_version_fw"] == "[7.0.0,8.9.9]"
+    assert parse_assignments(sample("ascend_install.info"))["Driver_Install_Path_Param"] == "/usr/local/Ascend"
+    assert parse_assignments(sample("ascend_toolkit_install.info"))["version"] == "8.3.RC2"
+    assert parse_assignments(sample("hccn.conf"))["address_0"] == "192.168.101.1"
+
+
+@pytest.mark.parametrize(
+    ("version", "driver"),
+    [
+        ("Version=1\npackage_version=2\n", "2"),
+        ("Version=1\n", "1"),
+        ("Version=1\npackage_version=\n", "1"),
+        ("Version=\n", None),
+        ("nothing", None),
+    ],
+)
+def test_driver_is_the_packages_version_before_the_files_own(tmp_path: Path, version: str, driver: str | None) -> None:
+    write_tree(tmp_path)
+    ask = simulated(tmp_path, range(1))
+    (tmp_path / "usr/local/Ascend/driver/version.info").write_text(version)
+    assert observe(tmp_path, ask).driver == driver
 
 
 def test_link_matrix_gives_kinds_and_a_torn_one_is_unknown() -> None:
     text = sample("npu-smi-topo.txt")
     assert parse_links(text) == {"HCCS"}
-    assert parse_links(text.replace("HCCS       HCCS       X", "SYS        HCCS       X")) == {"HCCS", "SYS"}
-    assert parse_links("\n".join(text.splitlines()[:3])) is None
+    assert parse_links(text.replace("X          HCCS", "X          SYS ", 1)) == {"HCCS", "SYS"}
+    assert parse_links(sample("npu-smi-topo-pcie.txt")) == {"SYS"}
+    assert parse_links(sample("npu-smi-topo-a3.txt")) == {"SIO", "HCCS_SW"}
+    for rows in range(9):
+        assert parse_links("".join(text.splitlines(keepends=True)[:rows])) is None
     assert parse_links("This device does not support querying topo.") is None
 
 
-@given(st.text(alphabet=st.characters(codec="utf-8"), max_size=400))
-def test_any_text_is_read_or_unknown_and_never_a_crash(text: str) -> None:
-    parse_info(text)
-    parse_keys(text)
-    parse_assignments(text)
-    parse_links(text)
+def test_mixed_links_are_unknown_and_not_the_first_that_was_read(tmp_path: Path) -> None:
+    write_tree(tmp_path)
+    ask = simulated(tmp_path, range(8))
+    mixed = sample("npu-smi-topo.txt").replace("X          HCCS", "X          PXB ", 1)
+    seen = observe(tmp_path, lambda arguments: mixed if "topo" in arguments else ask(arguments))
+    assert seen.link is None
+    with pytest.raises(RefusedError, match="link is unknown, the plan says 'HCCS'"):
+        check(WHOLE, seen)
 
 
+@pytest.mark.parametrize(
+    ("told", "other", "item"),
+    [("910B3  ", "910B4  ", "chip"), ("/ 65536", "/ 32768", "hbm_gib"), ("7.8.0.6.201", "7.8.0.6.202", "firmware")],
+)
+def test_one_npu_of_another_kind_makes_the_kind_unknown(tmp_path: Path, told: str, other: str, item: str) -> None:
+    write_tree(tmp_path)
+    ask = simulated(tmp_path, range(8))
+
+    def one_other(arguments: list[str]) -> str | None:
+        text = ask(arguments) or ""
+        return text.replace(told, other, 1) if arguments == ["info"] or arguments[-1] == "3" else text
+
+    seen = observe(tmp_path, one_other)
+    assert getattr(observe(tmp_path, ask), item) is not None
+    assert getattr(seen, item) is None
+    with pytest.raises(RefusedError, match="is unknown, the plan says"):
+        check(WHOLE, seen)
+
+
+LINES = sorted({line for path in SAMPLES.iterdir() for line in path.read_text(encoding="utf-8").splitlines()})
+DAMAGED = st.lists(
+    st.one_of(
+        st.sampled_from(LINES),
+        st.text(alphabet=st.characters(codec="utf-8"), max_size=80),
+        st.builds(
+            lambda line, start, end, other: line[:start] + other + line[end:],
+            st.sampled_from(LINES),
+            *[st.integers(0, 110)] * 2,
+            st.text(max_size=9),
+        ),
+        st.builds(
+            lambda line, digits: line.replace("0", digits, 1),
+            st.sampled_from(LINES),
+            st.sampled_from(["9" * 5000, "\u0663", "\u00b2", "-1", ""]),
+        ),
+    ),
+    max_size=30,
+).map("\n".join)
+
+
+@settings(deadline=None)
+@given(DAMAGED)
+def test_any_output_is_read_or_unknown_and_never_a_crash(text: str) -> None:
+    for chip in parse_info(text):
+        assert (type(chip.npu), type(chip.name), type(chip.health), type(chip.bus)) == (int, str, str, str)
+        assert chip.hbm_mb is None or type(chip.hbm_mb) is int
+    for pairs in (parse_keys(text), parse_assignments(text)):
+        assert all(key and type(key) is type(value) is str for key, value in pairs.items())
+    links = parse_links(text)
+    assert links is None or all(type(link) is str for link in links)
+
+
+@settings(deadline=None)
+@given(DAMAGED, st.binary(max_size=200))
+def test_any_device_tree_is_read_or_unknown_and_never_a_crash(text: str, version: bytes) -> None:
+    with tempfile.TemporaryDirectory() as name:
+        root = Path(name)
+        (root / "usr/local/Ascend/driver").mkdir(parents=True)
+        (root / "usr/local/Ascend/driver/version.info").write_bytes(version)
+        (root / "dev").mkdir()
+        for device in ("davinci0", "davinci12", "davinci_manager", "davinci", "davinci1x", "davinci" + "9" * 60):
+            (root / "dev" / device).touch()
+        seen = observe(root, lambda _arguments: text)
+    assert seen.physical_ids == (0, 12)
+    with contextlib.suppress(RefusedError):
+        check(WHOLE, seen)
+
+
+@settings(deadline=None)
 @given(st.data())
 def test_torn_info_table_never_invents_a_chip(data: st.DataObject) -> None:
     whole = sample("npu-smi-info.txt")
@@ -141,6 +259,26 @@ def test_npu_smi_that_fails_is_unknown_and_unknown_is_refused(tmp_path: Path) ->
         check(WHOLE, seen)
     with pytest.raises(RefusedError, match="NPU 0 is not listed"):
         check({"devices": 8}, seen)
+
+
+@pytest.mark.parametrize("source", [None, "exit 3", "echo half; kill -9 $$", "exec sleep 600"])
+def test_npu_smi_that_is_missing_fails_or_hangs_is_no_answer(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, source: str | None
+) -> None:
+    monkeypatch.setenv("PATH", f"{tmp_path}:/usr/bin:/bin")
+    # Long enough for the others to end by themselves: only the one that hangs is cut off.
+    monkeypatch.setattr(devices, "TIMEOUT_SECONDS", 1 if source and "sleep" in source else 60)
+    if source is not None:
+        (tmp_path / "npu-smi").write_text(f"#!/bin/sh\n{source}\n")
+        (tmp_path / "npu-smi").chmod(0o755)
+    assert devices.run_npu_smi(["info"]) is None
+
+
+def test_npu_smi_that_prints_bytes_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", f"{tmp_path}:/usr/bin:/bin")
+    (tmp_path / "npu-smi").write_text("#!/bin/sh\nprintf 'a\\377 : %s' \"$*\"\n")
+    (tmp_path / "npu-smi").chmod(0o755)
+    assert devices.run_npu_smi(["info", "-t", "topo"]) == "a\ufffd : info -t topo"
 
 
 def test_plan_without_devices_asks_for_none() -> None:
