@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+import time
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from detinf.guard.errors import RefusedError
 from detinf.guard.layout import BOOT_VARIABLE
 from detinf.guard.plan import Plan
+
+EXEC_SECONDS = 10
+"""What a process may take from the start of an exec to the kernel's showing its environment; some milliseconds."""
 
 
 def problems(plan: Plan, environment: Mapping[str, str]) -> list[str]:
@@ -47,25 +51,47 @@ def engine_environment(plan: Plan, environment: Mapping[str, str], *, boot: str,
     return wanted
 
 
-def process_environment(process: int) -> dict[str, str]:
+def read_environ(process: int) -> bytes:
+    """Return ``/proc/<process>/environ``; empty also for a process that is gone, going or in the middle of an exec."""
+    try:
+        return Path(f"/proc/{process}/environ").read_bytes()
+    except (FileNotFoundError, ProcessLookupError):
+        return b""
+
+
+def process_environment(process: int, ended: Callable[[], bool]) -> dict[str, str]:
     """Return the environment that a process was started with, from ``/proc``.
+
+    The kernel closes our end of the pipe before it sets where the new environment is (``begin_new_exec``, then
+    ``create_elf_tables``), and shows nothing in between. Ours is never empty, so that nothing means: not yet.
+
+    Args:
+        process: its id.
+        ended: whether it has ended.
 
     Raises:
         RefusedError: where it cannot be read.
     """
+    where = f"environment: /proc/{process}/environ"
+    limit = time.monotonic() + EXEC_SECONDS
     try:
-        data = Path(f"/proc/{process}/environ").read_bytes()
+        while not (data := read_environ(process)):
+            if ended():
+                raise RefusedError(f"{where}: the engine has ended; see its own output")
+            if time.monotonic() > limit:
+                raise RefusedError(f"{where} is empty; use a vllm that keeps the environment that it is given")
+            time.sleep(0.001)
     except OSError as error:
-        raise RefusedError(f"environment: /proc/{process}/environ: {error.strerror}; the engine ended early") from error
+        raise RefusedError(f"{where}: {error.strerror}; run the engine as the guard's own user") from error
     pairs = (entry.partition("=") for entry in data.decode(errors="surrogateescape").split("\0") if entry)
     return {name: value for name, _, value in pairs}
 
 
-def check_process(plan: Plan, process: int) -> None:
+def check_process(plan: Plan, process: int, ended: Callable[[], bool]) -> None:
     """Hold the environment of a running process against the plan.
 
     Raises:
         RefusedError: where it differs or cannot be read.
     """
-    if found := problems(plan, process_environment(process)):
+    if found := problems(plan, process_environment(process, ended)):
         raise RefusedError(*found)

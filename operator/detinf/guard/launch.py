@@ -52,6 +52,20 @@ def forget_attestations(shared: Path) -> None:
         raise RefusedError(f"attestation: {shared}: {error.strerror}; mount a writable emptyDir there") from error
 
 
+def check_writable(shared: Path) -> None:
+    """Find out before the engine starts whether it could be attested.
+
+    Raises:
+        RefusedError: where the folder cannot be written.
+    """
+    draft = shared / f"{ATTESTATION_PREFIX}{PROCESS}.draft"
+    try:
+        draft.touch()
+        draft.unlink()
+    except OSError as error:
+        raise RefusedError(f"attestation: {shared}: {error.strerror}; mount a writable emptyDir there") from error
+
+
 def read_facts(plan: Plan, places: Places) -> Facts:
     """Verify the device tree and the model, and return the identity that they and the plan make.
 
@@ -100,26 +114,34 @@ def launch(command: list[str], places: Places) -> int:
     Raises:
         RefusedError: where something does not verify; the engine does not run then.
     """
+    supervise.end_on_signals()
     forget_attestations(places.shared)
+    check_writable(places.shared)
     boot, started_ms = secrets.token_hex(16), time.time_ns() // 1_000_000
     plan = read_plan(places.plan)
     check_command(plan, command)
     wanted = environment.engine_environment(plan, os.environ, boot=boot, guard_dir=str(places.guard))
     before = read_facts(plan, places)
     try:
-        child = supervise.start(command, wanted)
+        with supervise.held_signals():
+            child = supervise.start(command, wanted)
+            supervise.forward_signals(child)
     except OSError as error:
         raise RefusedError(f"command: {command[0]}: {error.strerror}; use an image that has it on PATH") from error
-    try:
-        supervise.forward_signals(child)
-        environment.check_process(plan, child)
-        attest(plan, before, read_facts(plan, places), boot=boot, started_ms=started_ms, shared=places.shared)
-    except BaseException:
-        supervise.stop(child)
-        raise
 
     def ended() -> None:
         with contextlib.suppress(RefusedError):
             forget_attestations(places.shared)
 
+    try:
+        environment.check_process(plan, child, lambda: supervise.has_ended(child))
+        attest(plan, before, read_facts(plan, places), boot=boot, started_ms=started_ms, shared=places.shared)
+    except RefusedError:
+        # An engine that has ended has no environment to read, and what it said itself is the reason that matters.
+        if not supervise.has_ended(child):
+            supervise.stop(child)
+            raise
+    except BaseException:
+        supervise.stop(child)
+        raise
     return supervise.wait(child, ended)

@@ -9,7 +9,8 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from types import FrameType
 
 FORWARDED = (
     signal.SIGTERM,
@@ -19,6 +20,35 @@ FORWARDED = (
     signal.SIGUSR1,
     signal.SIGUSR2,
 )
+
+ENDING = (signal.SIGTERM, signal.SIGINT, signal.SIGQUIT, signal.SIGHUP)
+
+
+def end_on_signals() -> None:
+    """Let a signal end the guard while there is no engine: process 1 would not even notice it otherwise."""
+
+    def end(number: int, _frame: FrameType | None) -> None:
+        raise SystemExit(128 + number)
+
+    for number in ENDING:
+        signal.signal(number, end)
+
+
+@contextlib.contextmanager
+def held_signals() -> Iterator[None]:
+    """Let signals wait, so that none is lost between the engine's start and ``forward_signals``."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, FORWARDED)
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def _restore_signals() -> None:
+    """Give the engine the signals that it would have without us: what Python ignores or we hold is inherited."""
+    for number in (*FORWARDED, signal.SIGPIPE, signal.SIGXFSZ):
+        signal.signal(number, signal.SIG_DFL)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, FORWARDED)
 
 
 def start(command: list[str], environment: dict[str, str]) -> int:
@@ -33,6 +63,7 @@ def start(command: list[str], environment: dict[str, str]) -> int:
         try:
             os.close(reader)
             os.setpgid(0, 0)
+            _restore_signals()
             os.execvpe(command[0], command, environment)  # noqa: S606 - no shell is the point
         except OSError as error:
             os.write(writer, str(error.errno).encode())
@@ -56,12 +87,17 @@ def forward_signals(child: int) -> None:
     The main process alone, as a shell would: vLLM ends its own workers, in its own order.
     """
 
-    def forward(number: int, _frame: object) -> None:
+    def forward(number: int, _frame: FrameType | None) -> None:
         with contextlib.suppress(ProcessLookupError):
             os.kill(child, number)
 
     for number in FORWARDED:
         signal.signal(number, forward)
+
+
+def has_ended(child: int) -> bool:
+    """Return whether the engine has ended; its exit code stays there for ``wait``."""
+    return os.waitid(os.P_PID, child, os.WEXITED | os.WNOHANG | os.WNOWAIT) is not None
 
 
 def wait(child: int, ended: Callable[[], None] = lambda: None) -> int:

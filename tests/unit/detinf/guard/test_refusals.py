@@ -1,0 +1,273 @@
+"""What does not verify does not start: exit code 78, one line that names value and remedy, and no attestation."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from detinf.guard.layout import REFUSED_EXIT_CODE
+
+WHOLE = {
+    "devices": 8,
+    "chip": "910B3",
+    "hbmGiB": 64,
+    "driverVersion": "25.5.1",
+    "firmwareVersion": "7.8.0.6.201",
+    "link": "HCCS",
+}
+DEEP = "[" * 100_000
+
+
+def refuses(place: Any, words: str) -> None:
+    """Run the guard, and hold everything that a refusal is."""
+    done = place.run()
+    assert done.returncode == REFUSED_EXIT_CODE, done
+    assert re.fullmatch(rf"detinf guard: refused: (?=.*{words})[^\n]+; [^\n]+\n", done.stderr), done.stderr
+    assert (place.folder / "log").read_text() == done.stderr
+    assert not place.engine_ran
+    assert not place.attestation.exists()
+
+
+def file(path: str, text: str) -> Callable[[Any], Any]:
+    return lambda place: (place.folder / path).write_text(text)
+
+
+def variable(name: str, value: str) -> Callable[[Any], Any]:
+    return lambda place: place.environment.update({name: value})
+
+
+def argument(index: int, *words: str) -> Callable[[Any], Any]:
+    return lambda place: place.command.__setitem__(slice(index, index + 1), words)
+
+
+def planned(change: Callable[[dict[str, Any]], Any]) -> Callable[[Any], Any]:
+    return lambda place: place.write_plan(change)
+
+
+def planned_variable(name: str, value: str) -> Callable[[Any], Any]:
+    return planned(lambda plan: plan["environment"]["set"].update({name: value}))
+
+
+def no_shared(place: Any) -> None:
+    shutil.rmtree(place.folder / "shared")
+
+
+def file_for_shared(place: Any) -> None:
+    no_shared(place)
+    (place.folder / "shared").write_text("a file")
+
+
+CONFIG = "root/models/m/config.json"
+TOKENIZER = "root/models/m/tokenizer_config.json"
+CASES: dict[str, tuple[Callable[[Any], Any], str]] = {
+    "no plan": (lambda place: (place.folder / "plan.json").unlink(), "plan: .*No such file.*ConfigMap"),
+    "torn plan": (file("plan.json", '{"schema":1,'), "plan.json is no JSON"),
+    "plan that is no text": (
+        lambda place: (place.folder / "plan.json").write_bytes(b'{"schema":1,"image":"\xff\xfe"}'),
+        "plan.json is no JSON",
+    ),
+    "bottomless plan": (file("plan.json", DEEP), "plan.json is no JSON"),
+    "plan that is a list": (file("plan.json", "[]"), "it is no object"),
+    "plan of another schema": (planned(lambda plan: plan.update(schema=2)), "schema is 2, this guard reads 1"),
+    "plan of schema true": (planned(lambda plan: plan.update(schema=True)), "schema is True, this guard reads 1"),
+    "plan without a schema": (planned(lambda plan: plan.pop("schema")), "schema is None"),
+    "plan without a model": (planned(lambda plan: plan.pop("model")), "model.path is missing"),
+    "plan with other arguments": (planned(lambda plan: plan.update(arguments=[1])), "arguments is no list of strings"),
+    "plan without variables": (planned(lambda plan: plan.update(environment={})), "environment.set is missing"),
+    "plan with a number as a value": (planned_variable("A", 1), "environment holds something that is no string"),  # type: ignore[arg-type]
+    "plan with a variable without a name": (planned_variable("", "1"), "environment.set: '' = '1'"),
+    "plan with an impossible name": (planned_variable("A=B", "1"), "environment.set: 'A=B' = '1'"),
+    "plan with an impossible value": (planned_variable("A", "1\0"), r"environment.set: 'A' = '1\\x00'"),
+    "plan without devices": (planned(lambda plan: plan.update(topology={})), "topology.devices"),
+    "plan with half a device": (planned(lambda plan: plan.update(topology={"devices": 0.5})), "topology.devices"),
+    "plan with a float": (planned(lambda plan: plan.update(share=0.9)), r"\$.share: 0.9 is a float"),
+    "plan with half a character": (planned(lambda plan: plan.update(image="\ud800")), r"\$.image: '\\ud800'"),
+    "other program": (argument(0, "sh"), "'sh serve /models/m', expected 'vllm serve /models/m'"),
+    "program by its path": (argument(0, "/usr/bin/vllm"), "expected 'vllm serve /models/m'"),
+    "other model": (argument(2, "/models/other"), "/models/other"),
+    "other argument": (argument(4, "1"), "argument 2 is '1', the plan says '0'"),
+    "missing argument": (lambda place: place.command.__delitem__(slice(5, None)), "is 'nothing', the plan says"),
+    "arguments in another order": (
+        lambda place: place.command.__setitem__(slice(3, 7), ["--max-model-len", "64", "--seed", "0"]),
+        "argument 1 is '--max-model-len', the plan says '--seed'",
+    ),
+    "added flag": (argument(9, "--port=8000", "--enable-lora"), "'--enable-lora' is not in the plan"),
+    "flag added behind a serving flag": (argument(9, "--port", "8000", "--seed=1"), "'--seed=1' is not in the plan"),
+    "added word": (argument(9, "--port=8000", "more"), "'more' is not in the plan"),
+    "contradicting variable": (variable("VLLM_BATCH_INVARIANT", "0"), "VLLM_BATCH_INVARIANT is '0', the plan .*'1'"),
+    "empty variable": (variable("VLLM_BATCH_INVARIANT", ""), "VLLM_BATCH_INVARIANT is '', the plan says '1'"),
+    "variable of many lines": (variable("VLLM_BATCH_INVARIANT", "0\n1"), r"is '0\\n1', the plan says '1'"),
+    "variable that must be unset": (variable("HCCL_ALGO", "ring"), "HCCL_ALGO is 'ring', the plan says unset"),
+    "variable that must be unset is empty": (variable("HCCL_ALGO", ""), "HCCL_ALGO is '', the plan says unset"),
+    "no model folder": (lambda place: shutil.rmtree(place.folder / "root/models/m"), "config.json: No such file"),
+    "no config": (lambda place: (place.folder / CONFIG).unlink(), "config.json: No such file.*spec.model.source"),
+    "torn config": (file(CONFIG, "{"), "config.json is no JSON"),
+    "bottomless config": (file(CONFIG, DEEP), "config.json is no JSON"),
+    "config that is a list": (file(CONFIG, "[]"), "config.json is no object"),
+    "config without a vocabulary": (file(CONFIG, "{}"), "vocab_size is None"),
+    "config with a vocabulary of true": (file(CONFIG, '{"vocab_size": true}'), "vocab_size is True"),
+    "torn generation config": (file("root/models/m/generation_config.json", "{"), "generation_config.json is no JSON"),
+    "torn tokenizer": (file(TOKENIZER, "{"), "tokenizer_config.json is no JSON"),
+    "device that the plan does not name": (lambda place: place.give_devices(range(1)), "1 NPUs in /dev, .*says 0"),
+    "no engine": (lambda place: (place.folder / "bin/vllm").unlink(), "command: vllm: No such file.*on PATH"),
+    "engine that cannot be run": (lambda place: (place.folder / "bin/vllm").chmod(0o644), "vllm: Permission denied"),
+    "no shared folder": (no_shared, "attestation: .*shared.*emptyDir"),
+    "file for a shared folder": (file_for_shared, "attestation: .*shared.*emptyDir"),
+}
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_what_does_not_verify_does_not_start(place: Any, case: str) -> None:
+    breaks, words = CASES[case]
+    place.attestation.write_text('{"boot": "of an earlier life"}')
+    breaks(place)
+    refuses(place, words)
+
+
+def test_shared_folder_of_another_user_is_refused_before_the_start(foreign_place: Any) -> None:
+    shared = foreign_place.folder / "shared"
+    shutil.rmtree(shared)
+    shared.mkdir(0o755)
+    (foreign_place.folder / "log").touch(0o666)
+    (foreign_place.folder / "log").chmod(0o666)
+    refuses(foreign_place, "shared.*Permission denied.*writable emptyDir")
+
+
+def test_several_problems_are_told_in_one_line(place: Any) -> None:
+    place.environment.update(VLLM_BATCH_INVARIANT="0", HCCL_ALGO="ring")
+    refuses(place, "VLLM_BATCH_INVARIANT is '0'.*HCCL_ALGO is 'ring'")
+
+
+def test_refusal_longer_than_the_kubelet_keeps_is_cut_in_the_log_alone(place: Any) -> None:
+    place.environment["HCCL_ALGO"] = "x" * 5000
+    done = place.run()
+    assert done.returncode == REFUSED_EXIT_CODE
+    assert len(done.stderr) > 5000
+    assert (place.folder / "log").read_text() == done.stderr[:4096]
+
+
+def test_termination_log_that_cannot_be_written_costs_nothing_but_the_log(place: Any) -> None:
+    (place.folder / "log").mkdir()
+    place.environment["HCCL_ALGO"] = "ring"
+    done = place.run()
+    assert done.returncode == REFUSED_EXIT_CODE
+    assert done.stderr.startswith("detinf guard: refused: environment: HCCL_ALGO is 'ring'")
+
+
+@pytest.mark.parametrize(
+    "arguments", [[], ["vllm"], ["--skip", "x", "--", "vllm"], ["--plan", "--", "vllm"], ["install"]]
+)
+def test_command_line_that_is_no_guards_is_answered_with_its_usage(place: Any, arguments: list[str]) -> None:
+    place.arguments = lambda: [place.python, "-I", "-S", str(place.folder / "guard"), *arguments]
+    done = place.run()
+    assert done.returncode == 64, done
+    assert "usage: guard install DIRECTORY | guard [--plan FILE] -- vllm serve MODEL ..." in done.stderr
+    assert not place.engine_ran
+
+
+def health(place: Any) -> None:
+    facts = place.folder / "root/usr/local/dcmi/simulated.json"
+    facts.write_text(json.dumps(json.loads(facts.read_text()) | {"health": {"3": "Alarm"}}))
+
+
+VERSION = "root/usr/local/Ascend/driver/version.info"
+
+
+def folder_for_version(place: Any) -> None:
+    (place.folder / VERSION).unlink()
+    (place.folder / VERSION).mkdir()
+
+
+def no_npu_smi(place: Any) -> None:
+    (place.folder / "bin/npu-smi").unlink()
+
+
+def smi(source: str) -> Callable[[Any], Any]:
+    return lambda place: place.write_npu_smi(f"#!/bin/sh\n{source}\n")
+
+
+def tree(ids: range = range(8), **facts: Any) -> Callable[[Any], Any]:
+    return lambda place: place.give_devices(ids, **facts)
+
+
+UNKNOWN = "chip is unknown, the plan says '910B3'.*firmware version is unknown.*link is unknown"
+DEVICE_CASES: dict[str, tuple[Callable[[Any], Any], str]] = {
+    "none": (tree(range(0)), "0 NPUs in /dev, the plan says 8; request whole NPUs of one node"),
+    "fewer": (tree(range(7)), "7 NPUs in /dev, the plan says 8"),
+    "more": (tree(range(9)), "9 NPUs in /dev, the plan says 8"),
+    "other chip": (tree(chip="910B4"), "chip is '910B4', the plan says '910B3'; use a node"),
+    "other memory": (tree(hbm_gib=32), "hbmGiB is 32, the plan says 64"),
+    "other driver": (tree(driver="25.3.1"), "driver version is '25.3.1', the plan says '25.5.1'"),
+    "other firmware": (tree(firmware="7.1"), "firmware version is '7.1', the plan says '7.8.0.6.201'"),
+    "PCIe between the NPUs": (tree(link="SYS"), "link is 'SYS', the plan says 'HCCS'"),
+    "sick": (health, "NPU 3 is Alarm; drain the node"),
+    "no npu-smi": (no_npu_smi, UNKNOWN),
+    "npu-smi that fails": (smi("exit 1"), UNKNOWN),
+    "npu-smi that prints something else": (smi("head -c 4096 /dev/urandom; echo '| 0 910B3'"), UNKNOWN),
+    "npu-smi that refuses": (smi("echo 'This device does not support querying topo.'"), UNKNOWN),
+    "no driver version": (lambda place: (place.folder / VERSION).unlink(), "driver version is unknown"),
+    "driver version that cannot be read": (folder_for_version, "driver version is unknown"),
+    "empty driver version": (file(VERSION, "\n"), "driver version is unknown"),
+}
+
+
+@pytest.mark.parametrize("case", DEVICE_CASES)
+def test_device_tree_that_is_not_the_plans_does_not_start(place: Any, case: str) -> None:
+    breaks, words = DEVICE_CASES[case]
+    place.write_plan(lambda plan: plan.update(topology=WHOLE))
+    place.give_devices()
+    breaks(place)
+    refuses(place, words)
+
+
+def test_driver_version_of_another_user_is_unknown_and_refused(foreign_place: Any) -> None:
+    foreign_place.write_plan(lambda plan: plan.update(topology=WHOLE))
+    foreign_place.give_devices()
+    (foreign_place.folder / VERSION).chmod(0o400)
+    (foreign_place.folder / "log").touch()
+    (foreign_place.folder / "log").chmod(0o666)
+    refuses(foreign_place, "driver version is unknown, the plan says '25.5.1'")
+    (foreign_place.folder / VERSION).parent.chmod(0o700)
+    refuses(foreign_place, "driver version is unknown, the plan says '25.5.1'")
+
+
+def test_whole_device_tree_starts_and_is_attested(place: Any) -> None:
+    place.write_plan(lambda plan: plan.update(topology=WHOLE))
+    place.give_devices()
+    seen = place.lifetime()
+    assert seen.identity["hardware"] == {
+        "devices": 8,
+        "chip": "910B3",
+        "hbmGiB": 64,
+        "driver": "25.5.1",
+        "firmware": "7.8.0.6.201",
+        "link": "HCCS",
+    }
+    assert seen.placement["physicalIds"] == list(range(8))
+    assert seen.placement["busIds"][0] == "0000:C1:00.0"
+
+
+def test_engine_with_another_environment_than_the_plans_is_ended_and_not_attested(place: Any, tmp_path: Path) -> None:
+    # What a shell on the way would do: the process that runs has not the value that it was given.
+    script = (
+        "import sys\n"
+        f"sys.path.insert(0, {str(place.folder / 'guard')!r})\n"
+        "from detinf.guard import cli, supervise\n"
+        "start = supervise.start\n"
+        "supervise.start = lambda command, variables: start(command, variables | {'HCCL_ALGO': 'ring'})\n"
+        "sys.exit(cli.main(sys.argv[1:]))\n"
+    )
+    (tmp_path / "other.py").write_text(script)
+    options = place.arguments()[4:]
+    place.arguments = lambda: [place.python, "-I", "-S", str(tmp_path / "other.py"), *options]
+    done = place.run()
+    assert done.returncode == REFUSED_EXIT_CODE, done
+    assert "HCCL_ALGO is 'ring', the plan says unset" in done.stderr
+    assert not place.attestation.exists()
+    assert not (place.folder / "engine.json").exists()
