@@ -17,7 +17,6 @@ from detinf.guard import identity as identity_module
 from detinf.guard.canonical import MAX_INTEGER, CanonicalError, digest, encode, hex_of, short
 from detinf.guard.devices import Devices
 from detinf.guard.identity import fingerprint, identity, instruction_sets, placement
-from detinf.guard.middleware import BootHeader
 from detinf.guard.plan import Plan
 
 JSON = st.recursive(
@@ -190,30 +189,3 @@ def test_instruction_sets_are_those_that_choose_a_kernel(tmp_path: Path, text: s
     (tmp_path / "cpuinfo").write_text(text)
     assert instruction_sets(tmp_path / "cpuinfo") == found
     assert instruction_sets(tmp_path / "missing") == []
-
-
-async def test_middleware_adds_the_boot_to_http_and_leaves_the_rest(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("DETINF_BOOT", "b" * 32)
-    sent: list[Any] = []
-
-    async def app(scope: Any, receive: Any, send: Any) -> None:
-        del receive
-        if scope["type"] == "http":
-            await send({"type": "http.response.start", "status": 200, "headers": [(b"a", b"1")]})
-            await send({"type": "http.response.body", "body": b"x", "more_body": True})
-            await send({"type": "http.response.body", "body": b"y"})
-        else:
-            await send({"type": "websocket.accept"})
-
-    async def send(message: Any) -> None:
-        sent.append(message)
-
-    async def receive() -> Any:
-        return {}
-
-    wrapped = BootHeader(app)
-    await wrapped({"type": "http"}, receive, send)
-    await wrapped({"type": "websocket"}, receive, send)
-    assert sent[0]["headers"] == [(b"a", b"1"), (b"x-detinf-boot", b"b" * 32)]
-    assert [message.get("body") for message in sent[1:3]] == [b"x", b"y"]
-    assert sent[3] == {"type": "websocket.accept"}

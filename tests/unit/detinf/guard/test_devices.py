@@ -134,6 +134,12 @@ def test_one_npu_of_another_kind_makes_the_kind_unknown(tmp_path: Path, told: st
         check(WHOLE, seen)
 
 
+def test_number_longer_than_any_device_has_is_no_number() -> None:
+    text = sample("npu-smi-info.txt")
+    assert [chip.npu for chip in parse_info(text.replace("| 0     910B3", f"| {'1' * 5000} 910B3"))] == [5]
+    assert parse_info(text.replace("/ 65536", f"/ {'6' * 5000}"))[0].hbm_mb != 65536
+
+
 LINES = sorted({line for path in SAMPLES.iterdir() for line in path.read_text(encoding="utf-8").splitlines()})
 DAMAGED = st.lists(
     st.one_of(
