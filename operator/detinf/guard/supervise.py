@@ -46,7 +46,7 @@ def held_signals() -> Iterator[None]:
 
 def _restore_signals() -> None:
     """Give the engine the signals that it would have without us: what Python ignores or we hold is inherited."""
-    for number in (*FORWARDED, signal.SIGPIPE, signal.SIGXFSZ):
+    for number in signal.valid_signals() - {signal.SIGKILL, signal.SIGSTOP}:
         signal.signal(number, signal.SIG_DFL)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, FORWARDED)
 

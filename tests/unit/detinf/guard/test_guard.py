@@ -164,7 +164,9 @@ def test_engine_starts_with_the_signals_that_a_shell_would_give_it(place: Any) -
     place.write_launcher('grep -E "^Sig(Blk|Ign)" /proc/self/status > "$TEST_FOLDER/status"')
     assert place.run().returncode == 0
     seen = dict(line.split(":\t") for line in (place.folder / "status").read_text().splitlines())
-    assert {name: int(mask, 16) for name, mask in seen.items()} == {"SigBlk": 0, "SigIgn": 0}
+    # The C library keeps signals 32 and 33 to itself: if who started us ignores them, nobody can change it.
+    settable = sum(1 << (number - 1) for number in signal.valid_signals())
+    assert {name: int(mask, 16) & settable for name, mask in seen.items()} == {"SigBlk": 0, "SigIgn": 0}
 
 
 def test_worker_that_outlives_its_engine_is_killed(place: Any) -> None:
