@@ -23,7 +23,7 @@ demo-down: venv ## end the demo's cluster
 	@$(BIN)/python tools/demo --down
 
 test: venv check ## lint, types, layers, drift; unit, property, simulation and control-plane tests
-	@$(BIN)/python -m detinf_cluster build kube
+	@$(BIN)/python -m detinf_cluster build kube helm
 	@$(BIN)/pytest -m "not e2e and not vllm" --junitxml build/junit-test.xml
 
 e2e: venv ## the node tests: real kubelet and containers (root on Linux)

@@ -5,5 +5,6 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-# The one fake, of our own port; see tests/fakes/cluster_api.py.
-sys.path.insert(0, str(Path(__file__).resolve().parent / "fakes"))
+HERE = Path(__file__).resolve().parent
+# The one fake, of our own port, see fakes/cluster_api.py; and what looks at the API server from outside.
+sys.path[:0] = [str(HERE / "fakes"), str(HERE / "observers")]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import itertools
+import json
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -16,7 +17,12 @@ from detinf.api import crd, names
 ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT / "tools" / "cluster"))
 
-from detinf_cluster.control_plane import ControlPlane  # noqa: E402 - found through the line above
+from detinf_cluster.build import binary  # noqa: E402 - found through the line above
+from detinf_cluster.control_plane import ControlPlane  # noqa: E402 - as above
+
+CHART = ROOT / "charts" / "deterministic-inference"
+RELEASE, OPERATOR_NAMESPACE = "detinf", "detinf-system"
+ACCOUNT = f"system:serviceaccount:{OPERATOR_NAMESPACE}:{RELEASE}"
 
 _NUMBERS = itertools.count(1)
 
@@ -60,3 +66,30 @@ def kubectl(control_plane: ControlPlane, definition: str, namespace: str) -> Cal
     """Run kubectl in the test's namespace."""
     assert definition
     return functools.partial(call, control_plane, "--namespace", namespace)
+
+
+@pytest.fixture(scope="session")
+def role(control_plane: ControlPlane) -> dict[str, object]:
+    """The rights that the chart grants to its ServiceAccount, applied to the control plane."""
+    call(control_plane, "create", "namespace", OPERATOR_NAMESPACE)
+    template = [str(binary("helm")), "template", RELEASE, str(CHART), "--namespace", OPERATOR_NAMESPACE]
+    rendered = subprocess.run(
+        [*template, "--show-only", "templates/rbac.yaml"], check=True, capture_output=True, text=True
+    ).stdout
+    call(control_plane, "apply", "--server-side", "--validate=strict", "-f", "-", given=rendered)
+    granted: dict[str, object] = json.loads(call(control_plane, "get", "clusterrole", RELEASE, "-o", "json"))
+    return granted
+
+
+@pytest.fixture(scope="session")
+def account_kubeconfig(
+    control_plane: ControlPlane, role: dict[str, object], tmp_path_factory: pytest.TempPathFactory
+) -> Path:
+    """A kubeconfig of the chart's own ServiceAccount: what runs with it has those rights and no others."""
+    assert role
+    token = call(control_plane, "create", "token", RELEASE, "--namespace", OPERATOR_NAMESPACE, "--duration=24h")
+    config = json.loads(control_plane.kubeconfig.read_text(encoding="utf-8"))
+    config["users"][0]["user"] = {"token": token.strip()}
+    path = tmp_path_factory.mktemp("account") / "kubeconfig"
+    path.write_text(json.dumps(config), encoding="utf-8")
+    return path

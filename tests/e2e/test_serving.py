@@ -7,10 +7,18 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from audit import Audit, granted
+from detinf_cluster.lifecycle import Cluster
 from kubectl import KubectlError
 from scenario import CLIENT, KILL_ENGINE, NAME, Scene, client, restarts
 
 pytestmark = pytest.mark.e2e
+
+
+@pytest.fixture(scope="module")
+def audit(node: Cluster) -> Audit:
+    """The controller's requests, by the API server's own log."""
+    return Audit(node.folder / "control" / "audit.log", "system:serviceaccount:detinf-system:detinf")
 
 
 def start_client(scene: Scene) -> None:
@@ -75,30 +83,24 @@ def test_killed_engine_answers_no_user_before_its_new_boot_is_gated(serving: Sce
     assert set(seen["answered"]) <= set(seen["ready"])
 
 
-def test_nothing_is_written_while_all_is_well(serving: Scene) -> None:
+def test_nothing_is_written_while_all_is_well(serving: Scene, audit: Audit) -> None:
     serving.story.wait("Ready", lambda: "yes" if serving.is_ready() else None, seconds=120)
-    objects = ("statefulsets", "services", "configmaps", "pdb", "detinf")
-
-    def versions() -> dict[str, str]:
-        listed = serving.kubectl.items("get", ",".join(objects), "-l", "app.kubernetes.io/managed-by=detinf")
-        listed.append(serving.resource())
-        return {f"{item['kind']}/{item['metadata']['name']}": item["metadata"]["resourceVersion"] for item in listed}
-
-    before = versions()
+    before = audit.writes()
+    assert before
     polls = reports_polled(serving)
     serving.story.wait(
         "ten more looks of the controller",
         lambda: "yes" if reports_polled(serving) >= polls + 10 else None,
         seconds=120,
     )
-    assert versions() == before
+    assert audit.writes() == before
     # A restarted controller finds all as it is wanted.
     serving.operator("rollout", "restart", "deployment")
     serving.operator("rollout", "status", "deployment", "--timeout=120s", timeout=150)
     serving.story.wait(
         "ten looks of the new controller", lambda: "yes" if reports_polled(serving) >= 10 else None, seconds=120
     )
-    assert versions() == before
+    assert audit.writes() == before
 
 
 def reports_polled(scene: Scene) -> int:
@@ -111,6 +113,28 @@ def reports_polled(scene: Scene) -> int:
         return 0  # while it restarts there is nobody to ask
     lines = [line for line in page.splitlines() if line.startswith("controller_runtime_reconcile_total{")]
     return sum(int(float(line.rsplit(" ", 1)[1])) for line in lines)
+
+
+def test_fewer_replicas_and_more_again(serving: Scene) -> None:
+    serving.kubectl("scale", f"detinf/{NAME}", "--replicas=1")
+    serving.kubectl("wait", "--for=delete", f"pod/{NAME}-1-0", "--timeout=90s", timeout=120)
+    assert serving.endpoints() == [f"{NAME}-0-0"]
+    serving.kubectl("scale", f"detinf/{NAME}", "--replicas=2")
+    serving.kubectl("wait", "--for=create", f"pod/{NAME}-1-0", "--timeout=60s", timeout=90)
+    serving.story.wait("Ready", lambda: "yes" if serving.is_ready() else None, seconds=180)
+
+
+def test_replica_that_diverges_is_replaced_and_serves_again(serving: Scene) -> None:
+    uid = serving.pod(1)["metadata"]["uid"]
+    switch = ("python3", "-m", "detinf_sim", "faults", "set", "F20")
+    serving.kubectl("exec", f"{NAME}-1-0", "-c", "engine", "--", *switch)
+    serving.story.wait(
+        "another pod",
+        lambda: "yes" if serving.pod(1).get("metadata", {}).get("uid", uid) != uid else None,
+        seconds=120,
+    )
+    assert serving.evidence()["pod"]["name"] == f"{NAME}-1-0"
+    serving.story.wait("Ready", lambda: "yes" if serving.is_ready() else None, seconds=180)
 
 
 def test_fault_in_all_replicas_is_no_outage(serving: Scene) -> None:
@@ -132,27 +156,10 @@ def test_fault_in_all_replicas_is_no_outage(serving: Scene) -> None:
         assert serving.endpoints()
 
 
-def test_controller_has_the_rights_that_it_uses_and_no_others(serving: Scene, node: Any) -> None:
-    account = "system:serviceaccount:detinf-system:detinf"
-    log = (node.folder / "control" / "audit.log").read_text(encoding="utf-8")
-    own = [event for line in log.splitlines() if (event := json.loads(line))["user"]["username"] == account]
-    assert own
-    assert [event["requestURI"] for event in own if event.get("responseStatus", {}).get("code") == 403] == []
-    used = {(event["objectRef"]["resource"], event["verb"]) for event in own}
-    for event in own:
-        target = event["objectRef"]
-        if target.get("subresource"):
-            used.add((f"{target['resource']}/{target['subresource']}", event["verb"]))
-        if event["verb"] == "patch" and event.get("responseStatus", {}).get("code") == 201:
-            used.add((target["resource"], "create"))  # an apply of something new is held to both rights
+def test_controller_was_refused_nothing_and_has_no_right_that_it_does_not_use(serving: Scene, audit: Audit) -> None:
+    assert audit.refused() == []
     role = json.loads(serving.kubectl.run("get", "clusterrole", "detinf", "-o", "json"))
-    granted = {(resource, verb) for rule in role["rules"] for resource in rule["resources"] for verb in rule["verbs"]}
-    # What only fewer replicas, and a divergence with a passing peer (make demo), ask for.
-    rare = {("statefulsets", "delete"), ("pods", "delete")}
-    assert granted - used - rare == set()
-    for verb, what in (("get", "secrets"), ("create", "pods"), ("update", "nodes"), ("create", "clusterrolebindings")):
-        with pytest.raises(KubectlError, match="no"):
-            serving.kubectl("auth", "can-i", verb, what, f"--as={account}")
+    assert audit.used() == granted(role)
 
 
 def test_deleted_resource_leaves_nothing(serving: Scene) -> None:

@@ -33,6 +33,7 @@ from detinf.cluster.port import (
     RESOURCE,
     SERVICE,
     STATEFUL_SET,
+    ClusterApi,
     ClusterError,
     Kind,
 )
@@ -46,6 +47,14 @@ WORKERS = 8
 RESYNC_SECONDS = 120.0
 """Every resource is looked at again at least this often: a watch that lost an event heals here."""
 MAX_RESYNC_AGE = 3 * RESYNC_SECONDS
+PATIENCE_SECONDS = 60.0
+"""How long a start waits for an API server that does not answer as it will."""
+REMEDIES = {
+    401: "the service account's token is not accepted; look at the API server's issuer and clock",
+    403: "grant the rights of the chart's role; with one namespace to watch, set the chart's watchNamespace",
+    404: "install the CustomResourceDefinition: the chart's crds.enabled, or crds/ of this release",
+}
+ANY_REMEDY = "look at the API server; this process ends, and Kubernetes starts it again"
 CHILD_KINDS = (STATEFUL_SET, SERVICE, CONFIG_MAP, POD, POD_DISRUPTION_BUDGET)
 SELECTOR = f"{names.LABEL_MANAGED_BY}={names.MANAGED_BY}"
 
@@ -183,6 +192,27 @@ async def resync(api: KubernetesApi, reconciler: Reconciler, health: Health, nam
         await asyncio.sleep(RESYNC_SECONDS)
 
 
+async def first_list(api: ClusterApi, namespace: str | None) -> None:
+    """List the resources once: kopf would wait in silence for a definition that is not there.
+
+    An API server that is busy is asked again: right after a CRD was made it answers 429 for a moment (measured).
+
+    Raises:
+        ClusterError: where the answer will not change by waiting, or did not in ``PATIENCE_SECONDS``.
+    """
+    limit = time.monotonic() + PATIENCE_SECONDS
+    while True:
+        try:
+            await api.list(RESOURCE, namespace=namespace)
+        except ClusterError as error:
+            if error.status in REMEDIES or time.monotonic() > limit:
+                raise
+            log.info("the API server is not ready", error=str(error))
+            await asyncio.sleep(error.retry_after or 1.0)
+        else:
+            return
+
+
 async def run(options: argparse.Namespace, settings: OperatorSettings) -> int:
     """Run the controller until a signal; return its exit code."""
     exported = Exported()
@@ -192,9 +222,9 @@ async def run(options: argparse.Namespace, settings: OperatorSettings) -> int:
     runner = web.AppRunner(health.application(), access_log=None, shutdown_timeout=1)
     async with KubernetesApi(configuration, exported.requested) as api, HttpReports() as reports:
         try:
-            await api.list(RESOURCE, namespace=options.namespace)
+            await first_list(api, options.namespace)
         except ClusterError as error:
-            log.error("cannot list the resources; is the CRD installed?", error=str(error))  # noqa: TRY400 - no bug of ours
+            log.error("cannot list the resources", error=str(error), remedy=REMEDIES.get(error.status or 0, ANY_REMEDY))  # noqa: TRY400 - no bug of ours
             return 1
         reconciler = Reconciler(api, reports, settings, exported, instance=identity)
         await runner.setup()
