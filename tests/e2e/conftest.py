@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -20,8 +21,8 @@ from story import Story  # noqa: E402 - as above
 
 @pytest.fixture(scope="session")
 def node() -> Iterator[Cluster]:
-    """A node-size cluster named e2e."""
-    cluster = Cluster("e2e")
+    """A node-size cluster; every checkout has its own, so that two can be tested at once."""
+    cluster = Cluster(f"e2e-{hashlib.sha256(bytes(ROOT)).hexdigest()[:6]}")
     cluster.up()
     try:
         yield cluster
