@@ -14,6 +14,7 @@ from pathlib import Path
 
 from aiohttp import web
 
+from detinf.guard.layout import BOOT_VARIABLE, TRACE_VARIABLE
 from detinf_sim.faults import check_names
 from detinf_sim.model import load_model, make_model
 from detinf_sim.scheduler import Limits
@@ -85,10 +86,12 @@ def main(arguments: list[str] | None = None) -> int:
             ),
             step_seconds=float(os.environ.get("DETINF_SIM_STEP_MS", "2")) / 1000,
             faults=check_names(filter(None, os.environ.get("DETINF_SIM_FAULTS", "").split(","))),
-            boot=os.environ.get("DETINF_BOOT", ""),
+            boot=os.environ.get(BOOT_VARIABLE, ""),
         )
+        trace = os.environ.get(TRACE_VARIABLE)
         load_seconds = float(os.environ.get("DETINF_SIM_LOAD_SECONDS", "10"))
         Server(settings)  # what cannot be served is refused before the load, as by vLLM
+        settings.trace = Path(trace) if trace else None
     except ValueError as error:
         print(f"vllm: {error}", file=sys.stderr)
         return 1

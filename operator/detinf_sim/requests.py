@@ -65,8 +65,10 @@ def _number(body: dict[str, Any], name: str, default: float, *, low: float, high
     return value
 
 
-def parse(body: Any, *, vocabulary_size: int, eos: frozenset[int], chat: bool) -> Completion:
-    """Read a body of ``/v1/completions`` or ``/v1/chat/completions``.
+def parse(
+    body: Any, *, vocabulary_size: int, eos: frozenset[int], chat: bool, request_id: str | None = None
+) -> Completion:
+    """Read a body of ``/v1/completions`` or ``/v1/chat/completions``; ``request_id`` is its X-Request-Id.
 
     Raises:
         BadRequestError: in vLLM's words.
@@ -99,11 +101,12 @@ def parse(body: Any, *, vocabulary_size: int, eos: frozenset[int], chat: bool) -
     most = int(_number(body, "max_completion_tokens", most, low=1, high=1_000_000))
     temperature = _number(body, "temperature", 1.0, low=0, high=2)
     seed = body.get("seed")
-    identifier = f"{'chatcmpl' if chat else 'cmpl'}-{uuid.uuid4().hex}"
+    identifier = f"{'chatcmpl' if chat else 'cmpl'}-{request_id or uuid.uuid4().hex}"
     count = int(_number(body, "n", 1, low=1, high=128))
     requests = [
         Request(
-            identifier=f"{identifier}-{index * count + copy}",
+            # As in vLLM 0.32: an id that a client chose twice is still two requests.
+            identifier=f"{identifier}-{index * count + copy}-{secrets.token_hex(4)}",
             prompt=prompt,
             max_tokens=most,
             min_tokens=int(_number(body, "min_tokens", 0, low=0, high=most)),

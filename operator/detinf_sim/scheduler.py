@@ -73,6 +73,13 @@ class StepRecord:
     prefills: int
     decodes: int
     requests: tuple[str, ...]
+    counts: tuple[int, ...] = ()
+    """Tokens of each request in the step."""
+    computed: tuple[int, ...] = ()
+    """Tokens of each request that were computed before it."""
+    prefilling: tuple[bool, ...] = ()
+    """Whether each request was still reading its prompt."""
+    waiting: int = 0
 
 
 EDGES = (1, 8, 16, 32, 64, 128, 256, 512, 1024, 2048, 4096, 8192, 16384)
@@ -169,6 +176,10 @@ class SimEngine:
             len(scheduled) - decodes,
             decodes,
             tuple(request.identifier for request, _ in scheduled),
+            tuple(count for _, count in scheduled),
+            tuple(request.computed for request, _ in scheduled),
+            tuple(request.computed < len(request.prompt) for request, _ in scheduled),
+            len(self.waiting),
         )
         self.trace.append(record)
         emissions, booked = [], 0

@@ -9,6 +9,7 @@ import os
 import time
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Any
 
 from aiohttp import web
@@ -17,6 +18,7 @@ from detinf_sim import metrics
 from detinf_sim.faults import Active
 from detinf_sim.model import HashModel
 from detinf_sim.requests import BadRequestError, Completion, choice, parse
+from detinf_sim.ring import Ring
 from detinf_sim.scheduler import Emission, Limits, SimEngine, StepCost
 
 VERSION = "0.23.0+detinf.sim"
@@ -33,6 +35,8 @@ class Settings:
     step_seconds: float = 0.002
     faults: list[str] = field(default_factory=list)
     boot: str = ""
+    trace: Path | None = None
+    """Where the step trace is written; nowhere when absent."""
 
 
 class Server:
@@ -47,6 +51,7 @@ class Server:
         self.engine = SimEngine(settings.model, settings.limits, self.active, cost)
         self.started = time.time()
         self.boot = settings.boot
+        self.ring = Ring(settings.trace, settings.boot) if settings.trace else None
         self.queues: dict[str, asyncio.Queue[Emission]] = {}
         self.work = asyncio.Event()
 
@@ -80,7 +85,10 @@ class Server:
             if not self.engine.has_work:
                 self.work.clear()
                 await self.work.wait()
+            before = self.engine.steps
             emissions, seconds = self.engine.step(time.time())
+            if self.ring is not None and self.engine.steps > before:
+                self.ring.record(self.engine.trace[-1])
             # The tokens of a step exist when it is over, not before.
             await asyncio.sleep(seconds)
             for emission in emissions:
@@ -162,6 +170,7 @@ class Server:
                 vocabulary_size=self.engine.model.vocabulary_size,
                 eos=self.engine.model.special_ids,
                 chat=chat,
+                request_id=request.headers.get("X-Request-Id"),
             )
             self.submit(completion)
         except BadRequestError as error:

@@ -29,6 +29,8 @@ async def test_first_lifetime_is_gated_and_then_ready(engine_pod: Any) -> None:
         ("S03", "width=16"): Verdict.PASS,
     }
     assert report.evidence is None
+    witnessed = [cell.reason for cell in report.cells if cell.relation == "S03"]
+    assert all("own decode tokens in steps of" in reason for reason in witnessed), witnessed  # W0, the step trace
 
 
 async def test_engine_killed_is_unready_at_once_and_the_new_boot_is_gated_again(engine_pod: Any) -> None:

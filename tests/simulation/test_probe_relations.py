@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import AsyncIterator
+from pathlib import Path
 
 import pytest
 
@@ -15,6 +16,7 @@ from detinf.probe.observation import Observation
 from detinf.probe.reasons import Reason
 from detinf.probe.references import propose
 from detinf.probe.relations import Prober
+from detinf.probe.trace import Trace
 from detinf.probe.verdict import Round
 from detinf_sim.model import HashModel
 from detinf_sim.scheduler import Limits
@@ -23,23 +25,25 @@ from detinf_sim.server import Server, Settings, running_server
 BOOT = "b" * 32
 
 
-def settings() -> Settings:
-    return Settings(
-        model=HashModel(1000, b"test"), served_name="sim", limits=Limits(32, 8192, 4096), step_seconds=0.001, boot=BOOT
-    )
+def settings(trace: Path | None = None) -> Settings:
+    model, limits = HashModel(1000, b"test"), Limits(32, 8192, 4096)
+    return Settings(model, served_name="sim", limits=limits, step_seconds=0.001, boot=BOOT, trace=trace)
 
 
 @contextlib.asynccontextmanager
-async def prober() -> AsyncIterator[tuple[Prober, Server, References, dict[str, Observation]]]:
-    """A prober with the engine's own right answers."""
+async def prober(
+    trace: Path | None = None,
+) -> AsyncIterator[tuple[Prober, Server, References, dict[str, Observation]]]:
+    """A prober with the engine's own right answers; with a step trace where a path is given."""
     references = propose(1000, [], 4096, 16)
-    async with running_server(settings()) as (url, server), EngineClient(url, "sim", boot=BOOT) as client:
+    async with running_server(settings(trace)) as (url, server), EngineClient(url, "sim", boot=BOOT) as client:
         expected = {}
         for item in references.items:
             answer = await client.ask(item)
             assert isinstance(answer, Observation), answer
             expected[item.name] = answer
-        yield Prober(client, Promise.TOKENS_AND_LOGPROBS, 4096), server, references, expected
+        traced = Trace(trace, BOOT) if trace else None
+        yield Prober(client, Promise.TOKENS_AND_LOGPROBS, 4096, traced), server, references, expected
 
 
 async def all_rounds(
@@ -54,8 +58,14 @@ async def all_rounds(
     return [*solo, cohort]
 
 
-async def test_healthy_engine_passes_everything_at_the_width_that_ran() -> None:
-    async with prober() as (probing, server, references, expected):
+@pytest.fixture(params=["W0", "W2"])
+def trace(request: pytest.FixtureRequest, tmp_path: Path) -> Path | None:
+    """A path for the step trace, or none: then metrics are the witness."""
+    return tmp_path / "trace.ring" if request.param == "W0" else None
+
+
+async def test_healthy_engine_passes_everything_at_the_width_that_ran(trace: Path | None) -> None:
+    async with prober(trace) as (probing, server, references, expected):
         rounds = await all_rounds(probing, references, expected)
         assert [(item.relation, item.verdict) for item in rounds] == [
             ("S01", Verdict.PASS),
@@ -65,6 +75,7 @@ async def test_healthy_engine_passes_everything_at_the_width_that_ran() -> None:
         widest = max(record.decodes for record in server.engine.trace)
         assert widest == 16
         assert rounds[2].witness.width <= widest
+        assert rounds[2].witness.kind == ("W0" if trace else "W2")
 
 
 @pytest.mark.parametrize(
@@ -86,13 +97,34 @@ async def test_unhelpful_engine_is_inconclusive_with_its_reason(behaviour: str, 
             assert (outcome.verdict, outcome.reason) == (Verdict.INCONCLUSIVE, reason), outcome
 
 
-async def test_serialising_engine_never_passes_a_width() -> None:
-    async with prober() as (probing, server, references, expected):
+async def test_serialising_engine_never_passes_a_width(trace: Path | None) -> None:
+    async with prober(trace) as (probing, server, references, expected):
         server.active.switch(["serialise"])
         for width in (2, 8, 16):
             (outcome,) = await probing.width(references.items[:width], expected)
             assert (outcome.verdict, outcome.reason) == (Verdict.INCONCLUSIVE, Reason.NOT_BATCHED), outcome
         assert {record.width for record in server.engine.trace} == {1}
+
+
+async def test_cohort_in_tenants_company_is_booked_at_the_width_that_ran(tmp_path: Path) -> None:
+    async with prober(tmp_path / "trace.ring") as (probing, server, references, expected):
+        tenant = references.items[0].model_copy(update={"max_tokens": 2000})
+        tenants = [asyncio.create_task(probing.client.ask(tenant)) for _ in range(6)]
+        while len(server.engine.running) < 6:
+            await asyncio.sleep(0.001)
+        (outcome,) = await probing.width(references.items[:2], expected)
+        for task in tenants:
+            task.cancel()
+        assert (outcome.verdict, outcome.witness.kind) == (Verdict.PASS, "W0")
+        assert outcome.condition == "width=8"
+
+
+async def test_trace_with_a_gap_proves_no_width(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("detinf_sim.ring.CAPACITY", 8)
+    async with prober(tmp_path / "trace.ring") as (probing, _, references, expected):
+        (outcome,) = await probing.width(references.items[:8], expected)
+        assert (outcome.verdict, outcome.reason) == (Verdict.INCONCLUSIVE, Reason.NOT_BATCHED)
+        assert "gap" in outcome.detail
 
 
 async def test_unreachable_engine_is_inconclusive() -> None:

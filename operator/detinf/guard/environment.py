@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from detinf.guard.errors import RefusedError
-from detinf.guard.layout import BOOT_VARIABLE
+from detinf.guard.layout import BOOT_VARIABLE, TRACE_VARIABLE
 from detinf.guard.plan import Plan
 
 EXEC_SECONDS = 10
@@ -31,7 +31,9 @@ def problems(plan: Plan, environment: Mapping[str, str]) -> list[str]:
     return found
 
 
-def engine_environment(plan: Plan, environment: Mapping[str, str], *, boot: str, guard_dir: str) -> dict[str, str]:
+def engine_environment(
+    plan: Plan, environment: Mapping[str, str], *, boot: str, guard_dir: str, trace: str
+) -> dict[str, str]:
     """Return the environment for the engine.
 
     A variable of the plan that the container sets differently is not overwritten in silence: somebody believes in
@@ -46,7 +48,8 @@ def engine_environment(plan: Plan, environment: Mapping[str, str], *, boot: str,
     if found := problems(plan, wanted):
         raise RefusedError(*found)
     wanted[BOOT_VARIABLE] = boot
-    # The middleware, and later the plug-in, are found here by every engine process.
+    wanted[TRACE_VARIABLE] = trace
+    # The middleware and the plug-in are found here by every engine process.
     wanted["PYTHONPATH"] = os.pathsep.join(part for part in (guard_dir, environment.get("PYTHONPATH", "")) if part)
     return wanted
 

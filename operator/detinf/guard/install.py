@@ -13,9 +13,14 @@ from detinf.guard.cli import main
 sys.exit(main(sys.argv[1:]))
 """
 
+DIST_INFO = "detinf_guard-1.dist-info"
+METADATA = "Metadata-Version: 2.1\nName: detinf-guard\nVersion: 1\n"
+ENTRY_POINTS = "[vllm.general_plugins]\ndetinf = detinf.guard.plugin:register\n"
+"""How vLLM finds the plug-in: a dist-info folder anywhere on PYTHONPATH."""
+
 
 def install(target: Path) -> None:
-    """Copy the guard to ``target``: ``__main__.py`` and the package beside it.
+    """Copy the guard to ``target``: ``__main__.py``, the package beside it, and the plug-in's dist-info folder.
 
     The copy is made in a folder beside it and moved whole, so that an interrupted install is never run. Files are
     readable for every user: the engine's image decides who runs them.
@@ -27,6 +32,9 @@ def install(target: Path) -> None:
     package.mkdir(parents=True)
     (draft / "__main__.py").write_text(ENTRY, encoding="utf-8")
     (draft / "detinf" / "__init__.py").write_text('"""The guard\'s part of detinf."""\n', encoding="utf-8")
+    (draft / DIST_INFO).mkdir()
+    (draft / DIST_INFO / "METADATA").write_text(METADATA, encoding="utf-8")
+    (draft / DIST_INFO / "entry_points.txt").write_text(ENTRY_POINTS, encoding="utf-8")
     for module in sorted(source.glob("*.py")):
         shutil.copyfile(module, package / module.name)
     for path in [draft, *draft.rglob("*")]:

@@ -13,7 +13,7 @@ from typing import Any
 from detinf.guard import devices, environment, identity, supervise
 from detinf.guard.canonical import encode
 from detinf.guard.errors import RefusedError
-from detinf.guard.layout import ATTESTATION_PREFIX, attestation_path
+from detinf.guard.layout import ATTESTATION_PREFIX, TRACE_NAME, attestation_path
 from detinf.guard.plan import Plan, check_command, read_plan
 from detinf.guard.vocabulary import read_vocabulary
 
@@ -40,13 +40,13 @@ class Facts:
 
 
 def forget_attestations(shared: Path) -> None:
-    """Remove what an earlier boot attested: the first act, since the probe believes these files.
+    """Remove what an earlier boot attested and traced: the first act, since the probe believes these files.
 
     Raises:
         RefusedError: where the folder cannot be written.
     """
     try:
-        for path in shared.glob(f"{ATTESTATION_PREFIX}*"):
+        for path in (*shared.glob(f"{ATTESTATION_PREFIX}*"), *shared.glob(f"{TRACE_NAME}*")):
             path.unlink(missing_ok=True)
     except OSError as error:
         raise RefusedError(f"attestation: {shared}: {error.strerror}; mount a writable emptyDir there") from error
@@ -120,7 +120,8 @@ def launch(command: list[str], places: Places) -> int:
     boot, started_ms = secrets.token_hex(16), time.time_ns() // 1_000_000
     plan = read_plan(places.plan)
     check_command(plan, command)
-    wanted = environment.engine_environment(plan, os.environ, boot=boot, guard_dir=str(places.guard))
+    trace = str(places.shared / TRACE_NAME)
+    wanted = environment.engine_environment(plan, os.environ, boot=boot, guard_dir=str(places.guard), trace=trace)
     before = read_facts(plan, places)
     try:
         with supervise.held_signals():

@@ -40,6 +40,12 @@ ATTESTATION_PREFIX = "attestation-"
 BOOT_VARIABLE = "DETINF_BOOT"
 """The boot nonce, in the environment of every engine process."""
 
+TRACE_VARIABLE = "DETINF_TRACE"
+"""Path of the step trace, in the environment of every engine process."""
+
+TRACE_NAME = "trace.ring"
+"""``<SHARED_DIR>/trace.ring``: the step trace of the boot that its header names."""
+
 BOOT_HEADER = "X-Detinf-Boot"
 """The boot nonce, in every answer of the engine."""
 

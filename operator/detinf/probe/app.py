@@ -22,6 +22,7 @@ from detinf.probe.exported import Exported
 from detinf.probe.lifetime import POLL_SECONDS, Lifetime
 from detinf.probe.readiness import Files, not_ready
 from detinf.probe.server import ProbeServer
+from detinf.probe.trace import Trace
 
 log = structlog.get_logger()
 
@@ -117,6 +118,7 @@ class Probe:
             client=client,
             delivery=self.delivery,
             state=self.files.state,
+            trace=Trace(self.files.shared / layout.TRACE_NAME, attested.boot),
             read_settings=self.read_settings,
             exported=self.exported,
         )

@@ -12,6 +12,7 @@ import aiohttp
 
 from detinf.documents import Reference
 from detinf.guard.layout import BOOT_HEADER
+from detinf.guard.trace import own_id
 from detinf.probe.observation import Observation, parse_completion
 from detinf.probe.reasons import InconclusiveError, Reason
 from detinf.probe.witness import Snapshot, parse_metrics
@@ -101,14 +102,15 @@ class EngineClient:
             "stream": False,
         }
 
-    async def post(self, body: dict[str, Any]) -> bytes:
-        """Send a completion request and return the answer's bytes.
+    async def post(self, body: dict[str, Any], request_id: str | None = None) -> bytes:
+        """Send a completion request and return the answer's bytes; its id is what the step trace knows it by.
 
         Raises:
             InconclusiveError: with the reason why there is no answer to compare.
         """
         try:
-            async with self.session.post(f"{self.base_url}/v1/completions", json=body) as response:
+            headers = {"X-Request-Id": request_id} if request_id else None
+            async with self.session.post(f"{self.base_url}/v1/completions", json=body, headers=headers) as response:
                 data = await response.read()
                 boot = response.headers.get(BOOT_HEADER)
                 status = response.status
@@ -125,12 +127,12 @@ class EngineClient:
             raise InconclusiveError(Reason.ENGINE_CHANGED, f"{BOOT_HEADER} is {boot!r}, attested is {self.boot!r}")
         return data
 
-    async def ask(self, reference: Reference) -> Observation | InconclusiveError:
+    async def ask(self, reference: Reference, request_id: str | None = None) -> Observation | InconclusiveError:
         """Return the answer to one reference, or why there is none; never raises for what an engine can do."""
         body = self.body(reference.prompt_ids, reference, max_tokens=reference.max_tokens)
         self.tokens_sent += len(reference.prompt_ids)
         try:
-            data = await self.post(body)
+            data = await self.post(body, request_id)
             observation = parse_completion(data, tokens=reference.max_tokens)
         except InconclusiveError as error:
             return error
@@ -146,14 +148,18 @@ class EngineClient:
         except InconclusiveError:
             return
 
-    async def cohort(self, references: list[Reference], plug_length: int) -> list[Observation | InconclusiveError]:
-        """Ask references together, behind a plug.
+    async def cohort(
+        self, references: list[Reference], plug_length: int, cohort: bytes
+    ) -> list[Observation | InconclusiveError]:
+        """Ask references together, behind a plug; ``cohort`` are 8 bytes that the step trace knows them by.
 
         Without it, N connections split into 1 + (N - 1) and the second step is mixed (measured on vLLM 0.32).
         """
         plug = asyncio.create_task(self.plug(plug_length, references[0]))
         await self.plug_is_running(plug)
-        answers = await asyncio.gather(*(self.ask(reference) for reference in references))
+        answers = await asyncio.gather(
+            *(self.ask(reference, own_id(cohort, number)) for number, reference in enumerate(references))
+        )
         await plug
         return list(answers)
 

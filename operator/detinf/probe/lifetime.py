@@ -36,6 +36,7 @@ from detinf.probe.readiness import GatePass, read_pass, write_pass
 from detinf.probe.reasons import Reason
 from detinf.probe.references import propose
 from detinf.probe.relations import IDLE_PLUG_TOKENS, Prober
+from detinf.probe.trace import Trace
 from detinf.probe.verdict import Round
 
 POLL_SECONDS = 1.0
@@ -56,6 +57,7 @@ class Lifetime:
     client: EngineClient
     delivery: Delivery
     state: Path
+    trace: Trace
     read_settings: Callable[[], ProbeSettings]
     exported: Exported
     phase: Phase = Phase.WAITING_FOR_ENGINE
@@ -75,7 +77,8 @@ class Lifetime:
 
     def prober(self) -> Prober:
         """Return the engine with its present promise."""
-        return Prober(self.client, self.read_settings().promise, self.attested.plan.model.max_model_len)
+        limit = self.attested.plan.model.max_model_len
+        return Prober(self.client, self.read_settings().promise, limit, self.trace)
 
     async def run(self) -> None:
         """Live through the lifetime; ends only by cancellation, or at a failed gate by waiting for its pod's end."""

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import secrets
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from detinf.api.types import Promise
-from detinf.documents import Reference, Witness
+from detinf.documents import Reference, Verdict, Witness
 from detinf.probe.client import EngineClient, EngineIdentity
 from detinf.probe.observation import Observation
 from detinf.probe.reasons import InconclusiveError, Reason
+from detinf.probe.trace import Trace
 from detinf.probe.verdict import Asked, Round, judge
-from detinf.probe.witness import decode_width
+from detinf.probe.witness import decode_width, traced_width
 
 SOLO = "solo"
 PLUG_TOKENS = 2048
@@ -27,6 +29,8 @@ class Prober:
     client: EngineClient
     promise: Promise
     max_model_len: int
+    trace: Trace | None = None
+    """The engine's step trace, where the operator runs the engine."""
 
     async def changed(self, before: EngineIdentity | None) -> str | None:
         """Return how the engine's identity differs from before, or None."""
@@ -57,28 +61,30 @@ class Prober:
     async def width(
         self, references: Sequence[Reference], expected: Mapping[str, Observation], *, plug_tokens: int = PLUG_TOKENS
     ) -> list[Round]:
-        """Ask references together: S03 at their number, each against its expected answer, witnessed by W2."""
-        wanted = len(references)
-        condition = f"width={wanted}"
+        """Ask references together: S03, each against its expected answer, booked at the width that really ran."""
+        wanted, cohort = len(references), secrets.token_bytes(8)
         before = await self.client.identity()
-        first = await self.client.metrics()
-        answers = await self.client.cohort(list(references), min(plug_tokens, self.max_model_len - 2))
+        first, position = await self.client.metrics(), self.trace.position() if self.trace else None
+        answers = await self.client.cohort(list(references), min(plug_tokens, self.max_model_len - 2), cohort)
+        window = self.trace.since(position) if self.trace and position is not None else None
         last = await self.client.metrics()
         changed = await self.changed(before)
         asked = [
             Asked(reference.name, expected[reference.name], answer)
             for reference, answer in zip(references, answers, strict=True)
         ]
-        if first is None or last is None:
+        tokens = [len(answer.token_ids) if isinstance(answer, Observation) else 1 for answer in answers]
+        missing = Reason.NOT_BATCHED
+        if window is not None:
+            proven, witness = traced_width(window, cohort, tokens=tokens, wanted=wanted)
+        elif first is not None and last is not None:
+            proven, witness = decode_width(first, last, own_decode_tokens=sum(tokens) - wanted, wanted=wanted)
+        else:
             witness = Witness(kind="None", width=1, detail="/metrics does not have vllm:iteration_tokens_total")
             proven, missing = False, Reason.METRICS_MISSING
-        else:
-            decoded = sum(len(answer.token_ids) - 1 for answer in answers if isinstance(answer, Observation))
-            proven, witness = decode_width(first, last, own_decode_tokens=decoded, wanted=wanted)
-            missing = Reason.NOT_BATCHED
         outcome = judge(
             "S03",
-            condition,
+            f"width={wanted}",
             asked,
             promise=self.promise,
             witness=witness,
@@ -86,6 +92,8 @@ class Prober:
             missing=missing,
             engine_changed=changed,
         )
+        if witness.kind == "W0" and witness.width > 1 and outcome.verdict is not Verdict.INCONCLUSIVE:
+            outcome = replace(outcome, condition=f"width={witness.width}")
         return [outcome]
 
 

@@ -1,0 +1,162 @@
+"""The step trace: what every step of the engine's scheduler really held, in a ring file of a fixed layout.
+
+One process writes it, from the scheduler; the probe reads it (``detinf.probe.trace``). It is the ground truth of what
+ran together (witness W0): metrics and timing can only suggest it.
+
+A file is one header page and ``capacity`` slots of ``RECORD_BYTES``. A step takes one slot, and more where it holds
+more than ``OWN_PER_RECORD`` requests of our own. A slot carries the number of its record, which says whether it was
+overwritten, and a checksum, which says whether it was written whole: the file is shared between processes without a
+lock, and machines with weak memory order (aarch64) may show the bytes of a record in any order.
+
+Requests of our own are those whose id holds ``detinf-<16 hex digits>-<number>``: the probe sends that as X-Request-Id,
+and vLLM's ids keep it (``cmpl-<id>-0-<8 hex>``, measured on 0.32).
+"""
+
+from __future__ import annotations
+
+import mmap
+import os
+import re
+import struct
+import time
+import zlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+MAGIC = b"DETINFT1"
+HEADER = struct.Struct("<8sIIIIQ32s")
+"""magic, record bytes, capacity, process id, reserved, start on CLOCK_MONOTONIC in ns, boot."""
+WRITTEN = struct.Struct("<Q")
+WRITTEN_OFFSET = 128
+"""Records written so far: a hint where the newest is; each record says itself what it is."""
+HEADER_BYTES = 4096
+RECORD = struct.Struct("<QQQIIIIIIIHHHHI")
+"""index, step, CLOCK_MONOTONIC ns, tokens, width, prefills, decodes, waiting, preemptions, cached tokens, part, own in
+this record, own in the step, reserved, checksum of all before and of the own entries."""
+OWN = struct.Struct("<8sHHII")
+"""cohort, number, 1 for a prefill, tokens scheduled, tokens computed before."""
+OWN_PER_RECORD = 48
+RECORD_BYTES = 1024
+CAPACITY = 8192
+MOST_OWN = 1024
+"""Requests of our own in one step at most; more are not ours."""
+
+OWN_ID = re.compile(r"detinf-([0-9a-f]{16})-([0-9]{1,4})(?![0-9])")
+
+
+@dataclass(frozen=True)
+class Own:
+    """One request of our own in one step."""
+
+    cohort: bytes
+    """8 bytes, random for each cohort."""
+    number: int
+    prefill: bool
+    tokens: int
+    """Tokens scheduled for it in the step."""
+    computed: int
+    """Tokens of it that were computed before the step."""
+
+
+@dataclass(frozen=True)
+class Step:
+    """One step of the scheduler."""
+
+    step: int
+    """Counted from 1 in each process; steps that scheduled nothing are not counted."""
+    monotonic_ns: int
+    tokens: int
+    width: int
+    """Requests in the step, whoever sent them."""
+    prefills: int
+    decodes: int
+    waiting: int
+    """Requests that waited after it."""
+    preemptions: int
+    """Requests that were put back to the queue for it."""
+    cached_tokens: int
+    """Prompt tokens of requests that began with it and came from the prefix cache."""
+    own: tuple[Own, ...]
+
+
+def own_of(request_id: str) -> tuple[bytes, int] | None:
+    """Return (cohort, number) of a request of our own, else None."""
+    found = OWN_ID.search(request_id)
+    return (bytes.fromhex(found[1]), int(found[2])) if found else None
+
+
+def own_id(cohort: bytes, number: int) -> str:
+    """Return the X-Request-Id of a request of our own."""
+    return f"detinf-{cohort.hex()}-{number}"
+
+
+def checksum(head: bytes, own: bytes) -> int:
+    """Return the checksum of a record: of its head without the checksum, and of its own entries."""
+    return zlib.crc32(own, zlib.crc32(head[:-4]))
+
+
+class TraceWriter:
+    """Writes the ring; used by one thread of one process."""
+
+    def __init__(self, path: Path, boot: str, capacity: int = CAPACITY) -> None:
+        """Make the file, whole before anybody can see it.
+
+        Raises:
+            OSError: where there is no room for it: a hole in the file would end the engine with SIGBUS later.
+        """
+        self.capacity = capacity
+        self.records = 0
+        self.steps = 0
+        size = HEADER_BYTES + capacity * RECORD_BYTES
+        draft = path.with_name(f"{path.name}.{os.getpid()}.draft")
+        descriptor = os.open(draft, os.O_RDWR | os.O_CREAT | os.O_TRUNC, 0o644)
+        try:
+            os.posix_fallocate(descriptor, 0, size)
+            self._map = mmap.mmap(descriptor, size)
+        except BaseException:
+            draft.unlink()
+            raise
+        finally:
+            os.close(descriptor)
+        HEADER.pack_into(
+            self._map, 0, MAGIC, RECORD_BYTES, capacity, os.getpid(), 0, time.monotonic_ns(), boot.encode()[:32]
+        )
+        draft.replace(path)
+
+    def write(
+        self,
+        *,
+        tokens: int,
+        width: int,
+        prefills: int,
+        waiting: int,
+        preemptions: int,
+        cached_tokens: int,
+        own: Sequence[bytes],
+        monotonic_ns: int | None = None,
+    ) -> None:
+        """Write one step; ``own`` are packed entries of ``OWN``."""
+        self.steps += 1
+        now = time.monotonic_ns() if monotonic_ns is None else monotonic_ns
+        own = own[:MOST_OWN]
+        part = start = 0
+        while part == 0 or start < len(own):
+            listed = own[start : start + OWN_PER_RECORD]
+            entries = b"".join(listed)
+            index = self.records
+            head = RECORD.pack(
+                *(index, self.steps, now, tokens, width, prefills, width - prefills, waiting, preemptions),
+                *(cached_tokens, part, len(listed), len(own), 0, 0),
+            )
+            offset = HEADER_BYTES + index % self.capacity * RECORD_BYTES
+            whole = head[:-4] + checksum(head, entries).to_bytes(4, "little") + entries
+            self._map[offset : offset + len(whole)] = whole
+            self.records = index + 1
+            start += OWN_PER_RECORD
+            part += 1
+        WRITTEN.pack_into(self._map, WRITTEN_OFFSET, self.records)
+
+    def close(self) -> None:
+        """Let go of the file; it stays."""
+        self._map.close()

@@ -1,0 +1,160 @@
+"""Reads the step trace that the engine's scheduler writes (``detinf.guard.trace``).
+
+The file is shared with the engine's container, and its content is believed no further than its checksums: it may be
+of another boot, cut off, half written, overwritten while it is read, or no ring at all. It is read with ``pread`` and
+never mapped, since the pages of a mapped file that somebody truncates end the reader with SIGBUS.
+"""
+
+from __future__ import annotations
+
+import itertools
+import os
+import stat
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from detinf.guard.trace import (
+    HEADER,
+    HEADER_BYTES,
+    MAGIC,
+    MOST_OWN,
+    OWN,
+    OWN_PER_RECORD,
+    RECORD,
+    RECORD_BYTES,
+    WRITTEN,
+    WRITTEN_OFFSET,
+    Own,
+    Step,
+    checksum,
+)
+
+MOST_RECORDS = 65_536
+"""Capacity of a file that is read at all."""
+
+
+@dataclass(frozen=True)
+class Window:
+    """The steps between two moments."""
+
+    steps: tuple[Step, ...]
+    complete: bool
+    """Whether every step between the two moments is here."""
+
+
+@dataclass(frozen=True)
+class Trace:
+    """The trace of one boot."""
+
+    path: Path
+    boot: str
+
+    def position(self) -> int | None:
+        """Return how many records there are; None where there is no trace of this boot."""
+        opened = self._open()
+        if opened is None:
+            return None
+        descriptor, _ = opened
+        try:
+            return _written(descriptor)
+        finally:
+            os.close(descriptor)
+
+    def since(self, position: int) -> Window | None:
+        """Return the steps that were recorded from a position on; None where there is no trace of this boot."""
+        opened = self._open()
+        if opened is None:
+            return None
+        descriptor, capacity = opened
+        try:
+            written = _written(descriptor)
+            if written is None or written < position:
+                return None
+            first = max(position, written - capacity)
+            records = [_record(descriptor, capacity, index) for index in range(first, written)]
+        finally:
+            os.close(descriptor)
+        steps = _steps([record for record in records if record is not None])
+        consecutive = all(after.step == before.step + 1 for before, after in itertools.pairwise(steps))
+        return Window(tuple(steps), complete=first == position and None not in records and consecutive)
+
+    def _open(self) -> tuple[int, int] | None:
+        """Return (descriptor, capacity) of a file that is the ring of this boot."""
+        try:
+            descriptor = os.open(self.path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+        except OSError:
+            return None
+        try:
+            capacity = _capacity(descriptor, self.boot)
+        except OSError:
+            capacity = None
+        if capacity is None:
+            os.close(descriptor)
+            return None
+        return descriptor, capacity
+
+
+def _capacity(descriptor: int, boot: str) -> int | None:
+    state = os.fstat(descriptor)
+    if not stat.S_ISREG(state.st_mode):
+        return None
+    head = os.pread(descriptor, HEADER.size, 0)
+    if len(head) < HEADER.size:
+        return None
+    magic, size, capacity, _process, _reserved, _started, of_boot = HEADER.unpack(head)
+    known = magic == MAGIC and size == RECORD_BYTES and of_boot.rstrip(b"\0") == boot.encode()[:32]
+    whole = 0 < capacity <= MOST_RECORDS and state.st_size >= HEADER_BYTES + capacity * RECORD_BYTES
+    return int(capacity) if known and whole else None
+
+
+def _written(descriptor: int) -> int | None:
+    data = os.pread(descriptor, WRITTEN.size, WRITTEN_OFFSET)
+    return int(WRITTEN.unpack(data)[0]) if len(data) == WRITTEN.size else None
+
+
+@dataclass(frozen=True)
+class _Record:
+    """One slot that was written whole."""
+
+    step: Step
+    part: int
+    own_in_step: int
+
+
+def _record(descriptor: int, capacity: int, index: int) -> _Record | None:
+    """Return the record of an index; None where the slot does not hold it, whole."""
+    data = os.pread(descriptor, RECORD_BYTES, HEADER_BYTES + index % capacity * RECORD_BYTES)
+    if len(data) < RECORD.size:
+        return None
+    head = data[: RECORD.size]
+    (of_index, step, when, tokens, width, prefills, decodes, waiting, preemptions, cached, *rest) = RECORD.unpack(head)
+    part, count, own_in_step, _reserved, stored = rest
+    entries = data[RECORD.size : RECORD.size + count * OWN.size]
+    if of_index != index or count > OWN_PER_RECORD or stored != checksum(head, entries):
+        return None
+    own = tuple(
+        Own(cohort, number, bool(prefill), scheduled, computed)
+        for cohort, number, prefill, scheduled, computed in OWN.iter_unpack(entries)
+    )
+    return _Record(
+        Step(step, when, tokens, width, prefills, decodes, waiting, preemptions, cached, own), part, own_in_step
+    )
+
+
+def _steps(records: list[_Record]) -> list[Step]:
+    """Return the steps of which every part is there, in their order."""
+    steps: list[Step] = []
+    open_step: Step | None = None
+    missing = 0
+    for record in records:
+        if record.part == 0:
+            open_step, missing = record.step, min(record.own_in_step, MOST_OWN) - len(record.step.own)
+        elif open_step is not None and record.step.step == open_step.step:
+            joined = open_step.own + record.step.own
+            open_step, missing = replace(open_step, own=joined), missing - len(record.step.own)
+        else:
+            open_step = None
+        if open_step is not None and missing <= 0:
+            steps.append(open_step)
+            open_step = None
+    return steps

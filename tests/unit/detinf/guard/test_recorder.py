@@ -1,0 +1,157 @@
+"""What a scheduler's step becomes in the trace; the real vLLM's is in tests/vllm."""
+
+from __future__ import annotations
+
+import importlib.metadata
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from detinf.guard import recorder
+from detinf.guard.install import install
+from detinf.guard.layout import BOOT_VARIABLE, TRACE_VARIABLE
+from detinf.guard.trace import Step, own_id
+from detinf.probe.trace import Trace
+
+BOOT = "b" * 32
+COHORT = b"cohort-1"
+OWN = f"cmpl-{own_id(COHORT, 3)}-0-00000000"
+
+
+@dataclass
+class Request:
+    """The fields of vLLM's request that are read."""
+
+    num_prompt_tokens: int
+    num_computed_tokens: int = 0
+
+
+@dataclass
+class Scheduler:
+    """vLLM's scheduler, as far as it is looked at: each call of ``schedule`` runs what a test says."""
+
+    requests: dict[str, Request] = field(default_factory=dict)
+    waiting: list[str] = field(default_factory=list)
+    plan: Callable[[], Any] = lambda: None
+
+    def schedule(self) -> Any:
+        return self.plan()
+
+    def _preempt_request(self, request: Request) -> None:
+        request.num_computed_tokens = 0
+
+    def step(self, tokens: dict[str, int], *, new: tuple[str, ...] = (), resumed: tuple[str, ...] = ()) -> Any:
+        """Schedule tokens, as ``_update_after_schedule`` leaves it."""
+        began = [
+            SimpleNamespace(req_id=name, num_computed_tokens=self.requests[name].num_computed_tokens) for name in new
+        ]
+        for name, count in tokens.items():
+            self.requests[name].num_computed_tokens += count
+        return SimpleNamespace(
+            num_scheduled_tokens=tokens,
+            total_num_scheduled_tokens=sum(tokens.values()),
+            scheduled_new_reqs=began,
+            scheduled_cached_reqs=SimpleNamespace(resumed_req_ids=set(resumed)),
+            finished_req_ids=set(),
+        )
+
+
+@pytest.fixture
+def scheduler(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Scheduler:
+    monkeypatch.setenv(TRACE_VARIABLE, str(tmp_path / "trace.ring"))
+    monkeypatch.setenv(BOOT_VARIABLE, BOOT)
+    hooked = type("Hooked", (Scheduler,), dict(vars(Scheduler)))
+    recorder.hook(SimpleNamespace(Scheduler=hooked))
+    recorder.hook(SimpleNamespace(Scheduler=hooked))  # vLLM may load a plug-in twice
+    return hooked()
+
+
+@pytest.fixture
+def steps(tmp_path: Path) -> Callable[[], tuple[Step, ...]]:
+    def read() -> tuple[Step, ...]:
+        window = Trace(tmp_path / "trace.ring", BOOT).since(0)
+        assert window is not None
+        assert window.complete
+        return window.steps
+
+    return read
+
+
+def test_chunked_prompt_is_a_prefill_until_it_is_read_and_then_a_decode(
+    scheduler: Scheduler, steps: Callable[[], tuple[Step, ...]]
+) -> None:
+    scheduler.requests = {OWN: Request(10), "theirs": Request(4)}
+    scheduler.waiting = ["a", "b"]
+    for tokens, new in (
+        ({OWN: 6}, (OWN,)),
+        ({OWN: 4, "theirs": 4}, ("theirs",)),
+        ({OWN: 1, "theirs": 1}, ()),
+    ):
+        scheduler.plan = lambda tokens=tokens, new=new: scheduler.step(tokens, new=new)
+        scheduler.schedule()
+    first, second, third = steps()
+    assert [(step.width, step.prefills, step.decodes, step.tokens) for step in steps()] == [
+        (1, 1, 0, 6),
+        (2, 2, 0, 8),
+        (2, 0, 2, 2),
+    ]
+    assert first.waiting == 2
+    assert [
+        (step.own[0].number, step.own[0].prefill, step.own[0].tokens, step.own[0].computed) for step in steps()
+    ] == [
+        (3, True, 6, 0),
+        (3, True, 4, 6),
+        (3, False, 1, 10),
+    ]
+    assert second.own[0].cohort == third.own[0].cohort == COHORT
+
+
+def test_step_that_schedules_nothing_is_not_recorded(
+    scheduler: Scheduler, steps: Callable[[], tuple[Step, ...]]
+) -> None:
+    scheduler.requests = {OWN: Request(2)}
+    scheduler.plan = lambda: scheduler.step({OWN: 2}, new=(OWN,))
+    scheduler.schedule()
+    scheduler.plan = lambda: scheduler.step({})
+    scheduler.schedule()
+    assert len(steps()) == 1
+
+
+def test_cache_hits_and_preemptions_are_counted_where_they_happen(
+    scheduler: Scheduler, steps: Callable[[], tuple[Step, ...]]
+) -> None:
+    scheduler.requests = {OWN: Request(10, num_computed_tokens=8)}
+    scheduler.plan = lambda: scheduler.step({OWN: 2}, new=(OWN,))
+    scheduler.schedule()
+    scheduler._preempt_request(scheduler.requests[OWN])
+    scheduler.plan = lambda: scheduler.step({OWN: 11}, resumed=(OWN,))
+    scheduler.requests[OWN].num_computed_tokens = 0
+    scheduler.schedule()
+    first, second = steps()
+    assert (first.cached_tokens, first.preemptions) == (8, 0)
+    assert (second.cached_tokens, second.preemptions, second.prefills) == (0, 1, 1)
+
+
+def test_error_of_the_recorder_is_not_the_engines(scheduler: Scheduler, capfd: pytest.CaptureFixture[str]) -> None:
+    scheduler.plan = lambda: SimpleNamespace(answer=42)
+    assert scheduler.schedule().answer == 42
+    assert scheduler.schedule().answer == 42
+    assert capfd.readouterr().err.count("detinf: the step trace ends: AttributeError") == 1
+
+
+def test_engine_that_was_started_without_the_guard_is_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv(TRACE_VARIABLE, raising=False)
+    original = Scheduler.schedule
+    recorder.hook(SimpleNamespace(Scheduler=Scheduler))
+    assert Scheduler.schedule is original
+
+
+def test_installed_guard_is_found_as_a_plugin_of_vllm(tmp_path: Path) -> None:
+    install(tmp_path / "guard")
+    (found,) = importlib.metadata.distributions(path=[str(tmp_path / "guard")])
+    (point,) = found.entry_points
+    assert (point.group, point.name, point.value) == ("vllm.general_plugins", "detinf", "detinf.guard.plugin:register")
