@@ -38,3 +38,5 @@ class Attestation(Document):
     vocabulary: Vocabulary
     checks: list[str]
     """Names of the checks that held, in the order they ran."""
+    observed: dict[str, str] | None = None
+    """What a process of the engine found: JSON text by configuration path or symbol."""

@@ -28,6 +28,8 @@ class PlanEnvironment(Part):
     """Name to value."""
     unset: list[str] = Field(default_factory=list)
     """Names that must not be there."""
+    scripts: list[str] | None = None
+    """Shell scripts that the guard sources before it sets the variables, in order, such as CANN's ``set_env.sh``."""
 
 
 class PlanTopology(Part):
@@ -44,11 +46,33 @@ class PlanTopology(Part):
     """What every pair of devices must be joined by in ``npu-smi info -t topo``, such as ``HCCS``."""
 
 
+class PlanSymbol(Part):
+    """What a name must be in a worker once the engine has started."""
+
+    name: str
+    """Dotted, from an imported module on; with ``()`` at its end the call's result."""
+    same_as: str | None = None
+    """The name of the very object that it must be."""
+    values: list[str] | None = None
+    """JSON texts, one of which its value must have."""
+
+
 class PlanAttestation(Part):
-    """Who has to attest before the replica may serve."""
+    """Who has to attest before the replica may serve, and to what."""
 
     processes: list[str]
-    """Names of the expected attestations; in this release the guard's alone."""
+    """Names of the expected attestations: ``guard``, ``api-server``, ``engine-core``, ``worker-<rank>``."""
+    worker: str | None = None
+    """``module:Class`` of the workers; they attest when its ``compile_or_warm_up_model`` has returned."""
+    initialiser: str | None = None
+    """``module:function`` that switches batch invariance on in a worker; the symbols are held against it at once."""
+    symbols: list[PlanSymbol] | None = None
+    configuration: dict[str, str] | None = None
+    """What the effective ``VllmConfig`` must hold: JSON text by dotted path."""
+    files: dict[str, str] | None = None
+    """Files whose digest enters the fingerprint: path by name, with ``${VARIABLE}`` of the engine's environment."""
+    failure_lines: list[str] | None = None
+    """Texts in the engine's log that mean that it must not go on."""
 
 
 class Plan(Document):

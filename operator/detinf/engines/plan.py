@@ -6,7 +6,7 @@ The served name, the port and the middleware stay out: they go to the pod's comm
 from __future__ import annotations
 
 from detinf.api.types import ModelSource, Spec
-from detinf.documents import Plan, PlanAttestation, PlanEnvironment, PlanModel, PlanTopology
+from detinf.documents import Plan, PlanAttestation, PlanEnvironment, PlanModel, PlanSymbol, PlanTopology
 from detinf.engines.profile import Profile
 from detinf.guard.canonical import short
 from detinf.guard.layout import MODEL_DIR
@@ -80,9 +80,28 @@ def build_plan(spec: Spec, profile: Profile, image: str, topology: PlanTopology)
         environment=PlanEnvironment(
             set_variables={variable.name: variable.value for variable in profile.variables},
             unset=[variable.name for variable in profile.unset],
+            scripts=list(profile.scripts) or None,
         ),
         topology=topology,
-        attestation=PlanAttestation(processes=list(profile.processes)),
+        attestation=attestation(spec, profile),
+    )
+
+
+def attestation(spec: Spec, profile: Profile) -> PlanAttestation:
+    """Return who has to attest, and to what."""
+    known = values(spec)
+    ranks = range(spec.parallelism.tensor) if profile.worker else ()
+    symbols = [
+        PlanSymbol(name=item.name, same_as=item.same_as, values=list(item.values) or None) for item in profile.symbols
+    ]
+    return PlanAttestation(
+        processes=[*profile.processes, *(f"worker-{rank}" for rank in ranks)],
+        worker=profile.worker,
+        initialiser=profile.initialiser,
+        symbols=symbols or None,
+        configuration={item.path: item.value.format(**known) for item in profile.configuration} or None,
+        files={item.name: item.path for item in profile.files} or None,
+        failure_lines=[item.text for item in profile.failure_lines] or None,
     )
 
 

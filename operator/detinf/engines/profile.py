@@ -33,6 +33,44 @@ class Unset:
 
 
 @dataclass(frozen=True)
+class Symbol:
+    """What a name must be in every worker once it has warmed up, and why (``detinf.documents.PlanSymbol``)."""
+
+    name: str
+    reason: str
+    same_as: str | None = None
+    values: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Setting:
+    """What the engine's effective configuration must hold at a path of ``VllmConfig``, and why."""
+
+    path: str
+    value: str
+    """JSON text with the placeholders of ``detinf.engines.plan.values``."""
+    reason: str
+
+
+@dataclass(frozen=True)
+class FailureLine:
+    """A text in the engine's log that means that it must not go on, and what it tells."""
+
+    text: str
+    reason: str
+
+
+@dataclass(frozen=True)
+class IdentityFile:
+    """A file of the engine's image whose bytes can change a number; its digest is in the fingerprint."""
+
+    name: str
+    path: str
+    """With ``${VARIABLE}`` of the engine's environment."""
+    reason: str
+
+
+@dataclass(frozen=True)
 class Profile:
     """One engine release family."""
 
@@ -53,10 +91,20 @@ class Profile:
     middleware: str | None
     """``--middleware`` that puts the boot into every answer; None where the engine does that by itself."""
     processes: tuple[str, ...]
-    """Who has to attest before the replica may serve."""
+    """Who has to attest before the replica may serve; every rank of ``worker`` comes to it."""
     gate_widths: tuple[int, ...]
     """Widths that the gate proves, where ``maxNumSeqs`` allows them."""
     default_requests: tuple[tuple[str, str], ...] = ()
     """Resource requests of the engine container where the resource names none."""
     shared_memory: str = "1Gi"
     """Size limit of /dev/shm, which workers exchange tensors through."""
+    worker: str | None = None
+    """``module:Class`` of the engine's workers, where the plug-in attests in them."""
+    initialiser: str | None = None
+    """``module:function`` that switches batch invariance on in a worker."""
+    symbols: tuple[Symbol, ...] = ()
+    configuration: tuple[Setting, ...] = ()
+    files: tuple[IdentityFile, ...] = ()
+    failure_lines: tuple[FailureLine, ...] = ()
+    scripts: tuple[str, ...] = ()
+    """Shell scripts that the guard sources before it sets ``variables``."""
