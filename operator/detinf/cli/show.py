@@ -50,7 +50,7 @@ def first_difference(outcome: Outcome) -> str | None:
     if finding is None:
         return None
     difference, position = finding.difference, finding.difference.position
-    where = f"request {finding.asked.reference}, output position {position} ({difference.phase})"
+    where = f"request {finding.asked.reference.name}, output position {position} ({difference.phase})"
     lines = [f"First difference: {where}, observable {difference.observable}."]
     expected, observed = finding.asked.expected, finding.observed
     if position < len(expected.token_ids):

@@ -3,7 +3,7 @@
 Each is versioned, canonical JSON without floats; see ``docs/design.md``, *Documents*.
 """
 
-from detinf.documents.answers import Answer, Baseline, Candidate, Reference, References
+from detinf.documents.answers import Answer, AnswerDigests, Baseline, Candidate, Reference, References
 from detinf.documents.attestation import Attestation, Vocabulary
 from detinf.documents.base import Document, DocumentError
 from detinf.documents.plan import Plan, PlanAttestation, PlanEnvironment, PlanModel, PlanSymbol, PlanTopology
@@ -25,6 +25,7 @@ ALL: tuple[type[Document], ...] = (
 __all__ = [
     "ALL",
     "Answer",
+    "AnswerDigests",
     "Attestation",
     "Baseline",
     "Candidate",

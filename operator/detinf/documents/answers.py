@@ -11,6 +11,9 @@ from detinf.documents.base import Document, Part
 Float32Hex = Annotated[str, Field(pattern=r"^([0-9a-f]{8})*$")]
 """Eight hexadecimal digits a position: the big-endian bits of the chosen token's float32 logprob."""
 
+TopHex = Annotated[str, Field(pattern=r"^([0-9a-f]{16})*$")]
+"""Sixteen hexadecimal digits a token: its id, and the bits of its float32 logprob."""
+
 
 class Reference(Part):
     """One fixed request, sent as token ids."""
@@ -22,6 +25,10 @@ class Reference(Part):
     temperature_milli: int
     """Temperature in thousandths: 0 is greedy, 1000 samples from the distribution itself."""
     seed: int
+    kind: str | None = None
+    """What it is for: random, text, entropy, margin or tie."""
+    logprobs: int | None = None
+    """How many of the most probable tokens are asked for at each position; 1 where absent."""
 
 
 class References(Document):
@@ -43,6 +50,19 @@ class Answer(Part):
     token_ids: list[int]
     logprob_bits: Float32Hex
     finish_reason: str
+    top_bits: list[TopHex] | None = None
+    """The most probable tokens of each position; in evidence alone."""
+
+
+class AnswerDigests(Part):
+    """Digests of an answer, one for each thing that may differ."""
+
+    ids: str
+    """Of the prompt, the token ids and the finish reason."""
+    logprobs: str
+    """Of these and the logprobs' bits."""
+    top: str | None = None
+    """Of these and the most probable tokens with theirs."""
 
 
 class Candidate(Document):

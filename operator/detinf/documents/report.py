@@ -5,7 +5,7 @@ from __future__ import annotations
 from enum import StrEnum
 from typing import ClassVar
 
-from detinf.documents.answers import Answer, Candidate, References
+from detinf.documents.answers import Answer, AnswerDigests, Candidate, References
 from detinf.documents.base import Document, Part
 
 
@@ -81,7 +81,7 @@ class Evidence(Document):
     reference: str
     """Name of the reference that was answered differently."""
     observable: str
-    """token, logprob or finish."""
+    """token, logprob, top (the most probable tokens) or finish."""
     phase: str
     """prefill (position 0) or decode."""
     position: int
@@ -93,6 +93,14 @@ class Evidence(Document):
     witness: Witness
     hint: str
     detected_unix: int
+    token_position: int | None = None
+    """First position with another token."""
+    logprob_position: int | None = None
+    """First position with another logprob of the chosen token."""
+    sequence_position: int | None = None
+    """The first position that differs, counted from the prompt's first token."""
+    expected_digests: AnswerDigests | None = None
+    observed_digests: AnswerDigests | None = None
 
 
 class Report(Document):

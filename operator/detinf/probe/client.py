@@ -94,7 +94,7 @@ class EngineClient:
             "frequency_penalty": 0.0,
             "repetition_penalty": 1.0,
             "n": 1,
-            "logprobs": 1,
+            "logprobs": reference.logprobs or 1,
             "return_token_ids": True,
             "return_tokens_as_token_ids": True,
             # Unique and without a slash, which vLLM answers with 400: no answer may come from another's cache.
@@ -133,7 +133,9 @@ class EngineClient:
         self.tokens_sent += len(reference.prompt_ids)
         try:
             data = await self.post(body, request_id)
-            observation = parse_completion(data, tokens=reference.max_tokens)
+            observation = parse_completion(
+                data, tokens=reference.max_tokens, prompt=reference.prompt_ids, top=reference.logprobs or 0
+            )
         except InconclusiveError as error:
             return error
         self.tokens_received += reference.max_tokens

@@ -7,6 +7,7 @@ from detinf.documents import Evidence, PodIdentity
 from detinf.probe.attested import Attested
 from detinf.probe.comparison import compare
 from detinf.probe.coverage import Ledger
+from detinf.probe.digests import digests
 from detinf.probe.observation import from_answer
 from detinf.probe.verdict import Round, hint
 
@@ -28,7 +29,9 @@ def confirm(
     """
     if outcome.finding is None:
         return None
-    expected, observed = outcome.finding.asked.expected.answer(), outcome.finding.observed.answer()
+    asked = outcome.finding.asked
+    prompt = asked.reference.prompt_ids
+    expected, observed = asked.expected.answer(with_top=True), outcome.finding.observed.answer(with_top=True)
     difference = compare(from_answer(expected), from_answer(observed), promise)
     if difference is None:
         return None
@@ -40,7 +43,7 @@ def confirm(
         references_digest=references_digest,
         relation=outcome.relation,
         condition=outcome.condition,
-        reference=outcome.finding.asked.reference,
+        reference=asked.reference.name,
         observable=str(difference.observable),
         phase=difference.phase,
         position=difference.position,
@@ -51,4 +54,9 @@ def confirm(
         witness=outcome.witness,
         hint=hint(outcome.relation, outcome.condition, ledger.failing()),
         detected_unix=now,
+        token_position=difference.token_position,
+        logprob_position=difference.logprob_position,
+        sequence_position=len(prompt) + difference.position,
+        expected_digests=digests(prompt, asked.expected),
+        observed_digests=digests(prompt, outcome.finding.observed),
     )

@@ -49,12 +49,12 @@ class Prober:
         changed = await self.changed(before)
         rounds = []
         if isinstance(first, InconclusiveError):
-            repeat = [Asked(reference.name, _NOTHING, first)]
+            repeat = [Asked(reference, _NOTHING, first)]
         else:
-            repeat = [Asked(reference.name, first, second)]
+            repeat = [Asked(reference, first, second)]
         rounds.append(judge("S01", SOLO, repeat, promise=self.promise, engine_changed=changed))
         if baseline is not None:
-            held = [Asked(reference.name, baseline, first), Asked(reference.name, baseline, second)]
+            held = [Asked(reference, baseline, first), Asked(reference, baseline, second)]
             rounds.append(judge("S02", SOLO, held, promise=self.promise, engine_changed=changed))
         return rounds
 
@@ -70,7 +70,7 @@ class Prober:
         last = await self.client.metrics()
         changed = await self.changed(before)
         asked = [
-            Asked(reference.name, expected[reference.name], answer)
+            Asked(reference, expected[reference.name], answer)
             for reference, answer in zip(references, answers, strict=True)
         ]
         tokens = [len(answer.token_ids) if isinstance(answer, Observation) else 1 for answer in answers]

@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from detinf.api.types import Promise
-from detinf.documents import Verdict, Witness
+from detinf.documents import Reference, Verdict, Witness
 from detinf.probe.comparison import Difference, compare
 from detinf.probe.observation import Observation
 from detinf.probe.reasons import InconclusiveError, Reason
@@ -22,7 +22,7 @@ NO_WITNESS = Witness(kind="None", width=1, detail="nothing to prove: the request
 class Asked:
     """One request of a round: what came back, and what it is held against."""
 
-    reference: str
+    reference: Reference
     expected: Observation
     observed: Observation | InconclusiveError
 
@@ -87,11 +87,13 @@ def judge(
         return conclude(Verdict.INCONCLUSIVE, Reason.ENGINE_CHANGED, engine_changed)
     for item in asked:
         if isinstance(item.observed, Observation) and (found := compare(item.expected, item.observed, promise)):
-            where = f"{item.reference}: {found.observable} differs at position {found.position}"
+            where = f"{item.reference.name}: {found.observable} differs at position {found.position}"
             return conclude(Verdict.FAIL, Reason.DIFFERENT, where, Finding(item, found))
     for item in asked:
         if isinstance(item.observed, InconclusiveError):
-            return conclude(Verdict.INCONCLUSIVE, item.observed.reason, f"{item.reference}: {item.observed.detail}")
+            return conclude(
+                Verdict.INCONCLUSIVE, item.observed.reason, f"{item.reference.name}: {item.observed.detail}"
+            )
     if not proven:
         return conclude(Verdict.INCONCLUSIVE, missing, witness.detail)
     return conclude(Verdict.PASS, Reason.EQUAL, witness.detail)

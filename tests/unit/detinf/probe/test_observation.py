@@ -16,18 +16,31 @@ from detinf.probe.reasons import InconclusiveError, Reason
 FINITE = st.floats(width=32, allow_nan=False, allow_infinity=False, max_value=-(2.0**-100), min_value=-9998.0)
 
 
-def body(**changes: Any) -> bytes:
-    choice: dict[str, Any] = {
+TOPS = [{"token_id:5": -0.5, "token_id:9": -1.5}, {"token_id:8": -0.75, "token_id:6": -1.25}]
+
+
+def choice(**changes: Any) -> dict[str, Any]:
+    return {
         "token_ids": [5, 6],
-        "logprobs": {"token_logprobs": [-0.5, -1.25]},
+        "logprobs": {"token_logprobs": [-0.5, -1.25], "top_logprobs": TOPS},
         "finish_reason": "length",
-    }
-    choice |= changes
-    return json.dumps({"choices": [choice]}).encode()
+    } | changes
+
+
+def body(**changes: Any) -> bytes:
+    return json.dumps({"choices": [choice(**changes)]}).encode()
+
+
+def tops(*places: Any) -> bytes:
+    return body(logprobs={"token_logprobs": [-0.5, -1.25], "top_logprobs": list(places)})
+
+
+def answer_of(values: list[float]) -> bytes:
+    return body(token_ids=list(range(len(values))), logprobs={"token_logprobs": values})
 
 
 def test_good_answer_keeps_every_bit() -> None:
-    seen = parse_completion(body(), tokens=2)
+    seen = parse_completion(body(prompt_token_ids=[1, 2]), tokens=2, prompt=[1, 2])
     assert seen.token_ids == (5, 6)
     assert [value_of_bits(bits) for bits in seen.logprob_bits] == [-0.5, -1.25]
     assert from_answer(seen.answer()) == seen
@@ -45,6 +58,15 @@ def test_good_answer_keeps_every_bit() -> None:
         (body(token_ids=None), Reason.SHAPE),
         (body(token_ids=[5, True]), Reason.SHAPE),
         (body(token_ids=[5]), Reason.SHAPE),
+        (body(token_ids=[5, -1]), Reason.SHAPE),
+        (body(token_ids=[5, 2**32]), Reason.SHAPE),
+        (body(token_ids=[5, 6.0]), Reason.SHAPE),
+        (body(prompt_token_ids=[1, 2, 4]), Reason.SHAPE),
+        (b'{"choices": [], "choices": []}', Reason.SHAPE),
+        (body(logprobs=[-0.5, -1.25]), Reason.SHAPE),
+        (body(logprobs={"token_logprobs": [-0.5, False]}), Reason.SHAPE),
+        (body(logprobs={"token_logprobs": [-0.5, "-1.25"]}), Reason.SHAPE),
+        (body(logprobs={"token_logprobs": [-0.5, -(10**400)]}), Reason.SHAPE),
         (body(logprobs=None), Reason.SHAPE),
         (body(logprobs={"token_logprobs": [-0.5, None]}), Reason.SHAPE),
         (body(logprobs={"token_logprobs": [-0.5, float("nan")]}), Reason.SHAPE),
@@ -59,8 +81,64 @@ def test_good_answer_keeps_every_bit() -> None:
 )
 def test_bad_answer_is_inconclusive_with_its_reason(data: bytes, reason: Reason) -> None:
     with pytest.raises(InconclusiveError) as caught:
-        parse_completion(data, tokens=2)
+        parse_completion(data, tokens=2, prompt=[1, 2, 3])
     assert caught.value.reason is reason
+
+
+@pytest.mark.parametrize(
+    ("data", "reason"),
+    [
+        (body(logprobs={"token_logprobs": [-0.5, -1.25]}), Reason.SHAPE),
+        (tops(TOPS[0]), Reason.SHAPE),
+        (tops(TOPS[0], [-1.25]), Reason.SHAPE),
+        # Decoded strings: two tokens with the same text would be one key.
+        (tops(TOPS[0], {" a": -0.75, "token_id:6": -1.25}), Reason.SHAPE),
+        (tops(TOPS[0], {"token_id:06": -1.25}), Reason.SHAPE),
+        (tops(TOPS[0], {"token_id:8": -0.75, "token_id:7": -1.25}), Reason.SHAPE),
+        (tops(TOPS[0], {"token_id:8": -0.75, "token_id:6": -1.0}), Reason.SHAPE),
+        (tops(TOPS[0], {"token_id:6": -1.25} | {f"token_id:{token}": -2.0 for token in range(10, 13)}), Reason.SHAPE),
+        (tops(TOPS[0], {"token_id:8": -0.7, "token_id:6": -1.25}), Reason.PRECISION_LOST),
+    ],
+)
+def test_bad_most_probable_tokens_are_inconclusive_with_their_reason(data: bytes, reason: Reason) -> None:
+    with pytest.raises(InconclusiveError) as caught:
+        parse_completion(data, tokens=2, top=2)
+    assert caught.value.reason is reason
+
+
+def test_most_probable_tokens_are_sorted_without_floors_and_without_the_one_beside_them() -> None:
+    floored = TOPS[0] | {"token_id:77": -9999.0}
+    beside = {"token_id:6": -1.25, "token_id:8": -0.75, "token_id:3": -0.75}
+    seen = parse_completion(tops(floored, beside), tokens=2, top=2)
+    first, second = ([(token, value_of_bits(bits)) for token, bits in place] for place in seen.top)
+    assert first == [(5, -0.5), (9, -1.5)]
+    assert second == [(3, -0.75), (8, -0.75)]
+    assert from_answer(seen.answer(with_top=True)) == seen
+    assert seen.answer().top_bits is None
+
+
+@given(st.lists(FINITE | st.just(-0.0), min_size=1, max_size=8))
+def test_proxy_that_writes_the_same_numbers_otherwise_changes_no_bit(values: list[float]) -> None:
+    plain = parse_completion(answer_of(values), tokens=len(values))
+    for form in ("%.17g", "%.17e", "%.140f"):
+        text = ",".join(form % value for value in values)
+        ids = ",".join(str(index) for index in range(len(values)))
+        logprobs = f'"logprobs":{{"token_logprobs":[{text}]}}'
+        again = f'{{"choices":[{{"finish_reason":"length",{logprobs},"token_ids":[{ids}]}}]}}'
+        assert parse_completion(again.encode(), tokens=len(values)) == plain
+    zeros = [0 if value == 0 else value for value in values]  # JavaScript writes -0.0 as 0
+    assert parse_completion(answer_of(zeros), tokens=len(values)) == plain
+
+
+@pytest.mark.parametrize("lost", [13, 16])
+@given(values=st.lists(st.floats(-60.0, -0.5, width=32), min_size=8, max_size=32))
+def test_logprobs_that_went_through_half_precision_are_no_observation(lost: int, values: list[float]) -> None:
+    halved = [value_of_bits(float32_bits(value) >> lost << lost) for value in values]
+    with pytest.raises(InconclusiveError) as caught:
+        parse_completion(answer_of(halved), tokens=len(values))
+    assert caught.value.reason is Reason.PRECISION_LOST
+    halved[-1] = value_of_bits(float32_bits(halved[-1]) | 1)  # one whole float32 among them, and nothing was rounded
+    assert len(parse_completion(answer_of(halved), tokens=len(values)).token_ids) == len(values)
 
 
 @given(FINITE)

@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 
 from detinf.api.types import Promise
-from detinf.documents import Verdict, Witness
+from detinf.documents import Reference, Verdict, Witness
 from detinf.probe.coverage import Ledger
 from detinf.probe.observation import Observation
 from detinf.probe.reasons import InconclusiveError, Reason
@@ -19,8 +19,12 @@ PROVEN = Witness(kind="W2", width=8, detail="8 together")
 BROKEN = InconclusiveError(Reason.TRUNCATED, "it ended early")
 
 
+def reference(index: int) -> Reference:
+    return Reference(name=f"r{index}", prompt_ids=[1], max_tokens=2, temperature_milli=0, seed=0)
+
+
 def judged(*observed: Observation | InconclusiveError, proven: bool = True, changed: str | None = None) -> Round:
-    asked = [Asked(f"r{index}", GOOD, item) for index, item in enumerate(observed)]
+    asked = [Asked(reference(index), GOOD, item) for index, item in enumerate(observed)]
     return judge(
         "S03",
         "width=8",
@@ -56,7 +60,7 @@ def test_row_of_the_table(outcome: Round, verdict: Verdict, reason: Reason) -> N
 def test_finding_names_the_reference_and_both_answers() -> None:
     finding = judged(GOOD, BAD).finding
     assert finding is not None
-    assert (finding.asked.reference, finding.observed, finding.asked.expected) == ("r1", BAD, GOOD)
+    assert (finding.asked.reference.name, finding.observed, finding.asked.expected) == ("r1", BAD, GOOD)
 
 
 def test_ledger_counts_and_keeps_the_last_pass() -> None:
