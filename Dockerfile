@@ -22,7 +22,8 @@ RUN for target in controller probe; do \
     done \
  && cp -r /source/detinf/controller /source/detinf/cluster /app/controller/detinf/ \
  && cp -r /source/detinf/probe /app/probe/detinf/ \
- && mkdir -p /app/sim && cp -r /source/detinf_sim /app/sim/ \
+ && mkdir -p /app/sim/detinf && cp -r /source/detinf_sim /app/sim/ \
+ && cp /source/detinf/__init__.py /app/sim/detinf/ && cp -r /source/detinf/guard /app/sim/detinf/ \
  && python3 -m compileall -q -j 0 /app /site
 
 FROM ${BASE} AS base

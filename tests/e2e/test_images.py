@@ -64,7 +64,11 @@ def contents(archive: Path) -> tuple[set[str], dict[str, object]]:
             ("detinf/probe/app.py", "detinf/guard/launch.py"),
             ("detinf_sim/", "kopf/", "kubernetes/", "detinf/controller/"),
         ),
-        ("simulated-engine", ("detinf_sim/server.py",), ("/detinf/", "kopf/", "kubernetes/")),
+        (
+            "simulated-engine",
+            ("detinf_sim/server.py", "detinf/guard/trace.py"),
+            ("detinf/probe/", "detinf/controller/", "detinf/documents/", "kopf/", "kubernetes/"),
+        ),
     ],
 )
 def test_image_has_its_own_layers_and_nothing_to_build_with(
