@@ -1,19 +1,34 @@
 """A language model made of hashes: the distribution over the next token is a function of the whole prefix.
 
-Nothing about it depends on a batch, so whatever differs between two answers was put there by a fault.
+Nothing about it depends on a batch, so whatever differs between two answers was put there by a fault. Logits are
+exact bfloat16 numbers on a grid, as an engine's are: equal ones are frequent, also among the most probable.
 """
 
 from __future__ import annotations
 
 import hashlib
+import itertools
 import json
 import math
 import struct
+from array import array
 from dataclasses import dataclass, field
+from functools import lru_cache
 from pathlib import Path
 
 CANDIDATES = 24
-"""Tokens with a probability at each position; the others have none."""
+"""Tokens that can be emitted at each position; the others lie far below them."""
+
+STATES = 32_768
+"""Distributions that are kept, the most recently used: 2 KiB each. Probes ask the same references for ever."""
+
+STEPS = (1 / 128, 1 / 64, 1 / 32, 1 / 16)
+"""Distances between neighbouring logits: some positions are sure of themselves and some are not, as in text."""
+
+_WEIGHTS = tuple(tuple(math.exp(-level * step) for level in range(256)) for step in STEPS)
+_STREAM = struct.Struct(f"<{CANDIDATES}I{CANDIDATES}BB")
+FLOOR = -9999.0
+"""What vLLM puts where there is no finite logprob."""
 
 
 def float32(value: float) -> float:
@@ -27,38 +42,33 @@ def add_ulps(value: float, ulps: int) -> float:
     return float(struct.unpack("<f", struct.pack("<I", bits + ulps))[0])
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Distribution:
-    """Candidates, most probable first: (token id, float32 logprob)."""
+    """Candidates, most probable first and equal ones by their id: (token id, float32 logprob)."""
 
     items: tuple[tuple[int, float], ...]
 
-    def greedy(self) -> int:
-        """Return the most probable token."""
-        return self.items[0][0]
-
-    def sample(self, uniform: float, temperature: float, top_k: int, top_p: float) -> int:
-        """Return the token at ``uniform`` of the distribution after temperature, top-k and top-p."""
-        kept = self.items[:top_k] if top_k > 0 else self.items
-        weights = [math.exp(logprob / temperature) for _, logprob in kept]
-        total = sum(weights)
-        cut, count = 0.0, 0
-        for weight in weights:
-            cut += weight / total
-            count += 1
-            if cut >= top_p:
-                break
-        scale = sum(weights[:count])
-        position = 0.0
-        for (token, _), weight in zip(kept[:count], weights, strict=False):
-            position += weight / scale
-            if uniform < position:
-                return token
-        return kept[count - 1][0]
-
     def logprob(self, token: int) -> float:
-        """Return a token's logprob; vLLM's floor where it has none."""
-        return next((logprob for candidate, logprob in self.items if candidate == token), -9999.0)
+        """Return a candidate's logprob; vLLM's floor for any other token."""
+        return next((logprob for candidate, logprob in self.items if candidate == token), FLOOR)
+
+
+@lru_cache(maxsize=STATES)
+def distribution_of(state: bytes, vocabulary_size: int) -> Distribution:
+    """Return the distribution over the next token after a prefix."""
+    numbers = _STREAM.unpack(hashlib.shake_128(state).digest(_STREAM.size))
+    step = numbers[-1] % len(STEPS)
+    levels: dict[int, int] = {}
+    for token, level in zip(numbers[:CANDIDATES], numbers[CANDIDATES:], strict=False):
+        levels.setdefault(token % vocabulary_size, -level)
+    ordered = sorted((level, token) for token, level in levels.items())
+    top = ordered[0][0]
+    weights, size = _WEIGHTS[step], STEPS[step]
+    normaliser = math.log(sum([weights[level - top] for level, _ in ordered]))
+    exact = [(top - level) * size - normaliser for level, _ in ordered]
+    form = f"<{len(exact)}f"
+    values = struct.unpack(form, struct.pack(form, *exact))
+    return Distribution(tuple(zip((token for _, token in ordered), values, strict=True)))
 
 
 @dataclass(frozen=True)
@@ -69,41 +79,44 @@ class HashModel:
     weights: bytes
     special_ids: frozenset[int] = field(default_factory=frozenset)
 
-    def start(self, prompt: list[int]) -> bytes:
-        """Return the state after a prompt."""
-        state = hashlib.blake2b(self.weights, digest_size=32).digest()
-        for token in prompt:
-            state = self.advance(state, token)
-        return state
+    def read(self, tokens: list[int], adapter: str = "") -> hashlib.blake2b:
+        """Return what has read tokens: its digest is the state, and ``update(packed(token))`` reads one more.
 
-    @staticmethod
-    def advance(state: bytes, token: int) -> bytes:
-        """Return the state after one more token."""
-        return hashlib.blake2b(state + token.to_bytes(4, "little"), digest_size=32).digest()
+        The state depends on the tokens alone, and not on which of them were a prompt.
+        """
+        reader = hashlib.blake2b(self.weights, digest_size=16, key=adapter.encode()[:64])
+        reader.update(array("I", tokens).tobytes())
+        return reader
 
     def distribution(self, state: bytes) -> Distribution:
         """Return the distribution over the next token."""
-        stream = b"".join(
-            hashlib.blake2b(state + bytes([block]), digest_size=64).digest() for block in range(CANDIDATES * 8 // 64)
-        )
-        # Some positions are sure of themselves and some are not, as in text.
-        spread = 1.0 + stream[-1] / 32
-        logits: dict[int, float] = {}
-        for index in range(CANDIDATES):
-            identifier, height = struct.unpack_from("<II", stream, index * 8)
-            token = identifier % self.vocabulary_size
-            logits.setdefault(token, height / 2**32 * spread)
-        top = max(logits.values())
-        normaliser = top + math.log(sum(math.exp(value - top) for value in logits.values()))
-        items = sorted(((token, float32(value - normaliser)) for token, value in logits.items()), key=_by_probability)
-        return Distribution(tuple(items))
+        return distribution_of(state, self.vocabulary_size)
+
+    def prompt_logprobs(self, tokens: list[int], adapter: str = "") -> tuple[float | None, ...]:
+        """Return the logprob of each token of a prompt after those before it; None for the first, as in vLLM.
+
+        A token that is no candidate gets one below the candidates', which the whole prefix decides, too.
+        """
+        reader = self.read([], adapter)
+        values: list[float | None] = [None]
+        for before, token in itertools.pairwise(tokens):
+            reader.update(packed(before))
+            state = reader.digest()
+            # Each is used once: not worth a place among the distributions that are kept.
+            found = distribution_of.__wrapped__(state, self.vocabulary_size).logprob(token)
+            if found == FLOOR:
+                digest = hashlib.blake2b(state + packed(token), digest_size=4).digest()
+                found = float32(-20 - int.from_bytes(digest, "little") / 2**28)
+            values.append(found)
+        return tuple(values)
 
 
-def _by_probability(item: tuple[int, float]) -> tuple[float, int]:
-    return (-item[1], item[0])
+def packed(token: int) -> bytes:
+    """Return the bytes of a token, as ``HashModel.read`` reads them."""
+    return array("I", (token,)).tobytes()
 
 
-def uniform(seed: int, position: int) -> float:
+def uniform(seed: int | str, position: int) -> float:
     """Return the seeded uniform number of one output position, in [0, 1)."""
     data = hashlib.blake2b(f"{seed}:{position}".encode(), digest_size=8).digest()
     return int.from_bytes(data, "little") / 2**64

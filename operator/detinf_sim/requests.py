@@ -115,7 +115,7 @@ def parse(
             top_p=_number(body, "top_p", 1.0, low=1e-9, high=1.0),
             # As measured in vLLM: n=3, seed=7 equals the seeds 7, 8 and 9; without a seed every answer is another.
             seed=secrets.randbits(48) if seed is None else int(seed) + copy,
-            logprobs=logprobs or 0,
+            logprobs=logprobs,
             stop_ids=frozenset() if body.get("ignore_eos") else eos,
         )
         for index, prompt in enumerate(prompts)
@@ -139,21 +139,17 @@ def text_of(token: int) -> str:
     return f" t{token}"
 
 
-def choice(completion: Completion, index: int, emissions: list[Emission], *, digits: int | None) -> dict[str, Any]:
+def choice(completion: Completion, index: int, emissions: list[Emission]) -> dict[str, Any]:
     """Return one choice of an answer, or of a stream's chunk.
 
     Args:
         completion: what was asked.
         index: which choice.
         emissions: its tokens, in order.
-        digits: where given, logprobs are rounded to so many decimals (the fault of a proxy, not of an engine).
     """
 
     def name(token: int) -> str:
         return f"token_id:{token}" if completion.tokens_as_ids else text_of(token)
-
-    def value(logprob: float) -> float:
-        return logprob if digits is None else round(logprob, digits)
 
     tokens = [emission.token for emission in emissions]
     text = "".join(text_of(token) for token in tokens)
@@ -166,10 +162,10 @@ def choice(completion: Completion, index: int, emissions: list[Emission], *, dig
                 "content": [
                     {
                         "token": name(emission.token),
-                        "logprob": value(emission.logprob),
+                        "logprob": emission.logprob,
                         "bytes": list(text_of(emission.token).encode()),
                         "top_logprobs": [
-                            {"token": name(token), "logprob": value(logprob), "bytes": list(text_of(token).encode())}
+                            {"token": name(token), "logprob": logprob, "bytes": list(text_of(token).encode())}
                             for token, logprob in emission.top
                         ],
                     }
@@ -186,11 +182,10 @@ def choice(completion: Completion, index: int, emissions: list[Emission], *, dig
                 offsets.append(offsets[-1] + len(text_of(token)))
             logprobs = {
                 "text_offset": offsets[:-1],
-                "token_logprobs": [value(emission.logprob) for emission in emissions],
+                "token_logprobs": [emission.logprob for emission in emissions],
                 "tokens": [name(token) for token in tokens],
                 "top_logprobs": [
-                    {name(token): value(logprob) for token, logprob in emission.top}
-                    | {name(emission.token): value(emission.logprob)}
+                    {name(token): logprob for token, logprob in emission.top} | {name(emission.token): emission.logprob}
                     for emission in emissions
                 ],
             }

@@ -28,7 +28,7 @@ class Ring:
             width=record.width,
             prefills=record.prefills,
             waiting=record.waiting,
-            preemptions=0,
-            cached_tokens=0,
+            preemptions=record.preemptions,
+            cached_tokens=record.cached_tokens,
             own=own,
         )

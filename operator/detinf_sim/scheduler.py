@@ -1,65 +1,28 @@
 """Continuous batching, one step at a time, with an honest trace. Pure: time is what the caller says it is.
 
 As in vLLM's scheduler: running requests first, then waiting ones in order of arrival, within a budget of tokens and a
-number of requests; prefills and decodes share a step. Prefix caching is not modelled and its counters stay 0.
+number of requests; prefills and decodes share a step. Where no KV block is free the last running request loses its
+place, and is computed again later. Without a fault an answer is a function of the request and the weights alone.
 """
 
 from __future__ import annotations
 
+import itertools
+import random
 from collections import deque
-from dataclasses import dataclass, field
+from dataclasses import dataclass, replace
 
-from detinf_sim.faults import Active, Situation
-from detinf_sim.model import Distribution, HashModel, add_ulps, uniform
+from detinf_sim.blocks import BlockPool, first_key, next_key
+from detinf_sim.counters import EDGES, Counters
+from detinf_sim.drawing import draw
+from detinf_sim.effects import NOTHING, Effect
+from detinf_sim.faults import Active
+from detinf_sim.limits import Lifetime, Limits, StepCost
+from detinf_sim.model import HashModel
+from detinf_sim.sequences import Emission, Request, Sequence
+from detinf_sim.situation import Situation
 
-
-@dataclass(frozen=True)
-class Limits:
-    """The engine's arguments that shape a step."""
-
-    max_num_seqs: int = 32
-    max_num_batched_tokens: int = 8192
-    max_model_len: int = 8192
-    chunked_prefill: bool = False
-
-
-@dataclass(frozen=True)
-class StepCost:
-    """The stated step-time model, in seconds: a base, and a cost per token of each kind."""
-
-    base: float = 0.002
-    per_prefill_token: float = 0.00001
-    per_decode_token: float = 0.00005
-
-
-@dataclass
-class Request:
-    """One sequence."""
-
-    identifier: str
-    prompt: list[int]
-    max_tokens: int
-    min_tokens: int = 0
-    temperature: float = 0.0
-    top_k: int = 0
-    top_p: float = 1.0
-    seed: int = 0
-    logprobs: int = 1
-    stop_ids: frozenset[int] = field(default_factory=frozenset)
-    computed: int = 0
-    output: list[int] = field(default_factory=list)
-    state: bytes = b""
-
-
-@dataclass(frozen=True)
-class Emission:
-    """One token of one request."""
-
-    request: str
-    token: int
-    logprob: float
-    top: tuple[tuple[int, float], ...]
-    finish_reason: str | None
+__all__ = ["EDGES", "Counters", "Emission", "Lifetime", "Limits", "Request", "SimEngine", "StepCost", "StepRecord"]
 
 
 @dataclass(frozen=True)
@@ -78,58 +41,54 @@ class StepRecord:
     computed: tuple[int, ...] = ()
     """Tokens of each request that were computed before it."""
     prefilling: tuple[bool, ...] = ()
-    """Whether each request was still reading its prompt."""
+    """Whether each request was reading: its prompt, or after a preemption all that it had."""
     waiting: int = 0
-
-
-EDGES = (1, 8, 16, 32, 64, 128, 256, 512, 1024, 2048, 4096, 8192, 16384)
-"""Bucket edges of ``vllm:iteration_tokens_total``, inclusive."""
-
-
-@dataclass
-class Counters:
-    """What the metrics page shows, under vLLM's booking rules (0.23 to 0.33, ``v1/metrics/stats.py``)."""
-
-    prompt_tokens: int = 0
-    generation_tokens: int = 0
-    iterations: int = 0
-    iteration_tokens: int = 0
-    buckets: list[int] = field(default_factory=lambda: [0] * len(EDGES))
-    finished: dict[str, int] = field(default_factory=dict)
-
-    def book_iteration(self, tokens: int) -> None:
-        """Book a step that emitted something."""
-        self.iterations += 1
-        self.iteration_tokens += tokens
-        for index, edge in enumerate(EDGES):
-            self.buckets[index] += tokens <= edge
+    preemptions: int = 0
+    """Requests that were put back to the queue for it."""
+    cached_tokens: int = 0
+    """Tokens of requests that began with it and came from the prefix cache."""
+    aborted: int = 0
+    """Running requests whose clients left since the step before."""
 
 
 class SimEngine:
     """The engine's core. ``submit`` requests, call ``step`` until ``has_work`` is False."""
 
     def __init__(
-        self, model: HashModel, limits: Limits, faults: Active | None = None, cost: StepCost | None = None
+        self,
+        model: HashModel,
+        limits: Limits,
+        faults: Active | None = None,
+        cost: StepCost | None = None,
+        lifetime: Lifetime | None = None,
     ) -> None:
         """Start with empty queues.
 
         Raises:
-            ValueError: for limits that vLLM refuses, too: a prompt that fits no step would wait for ever.
+            ValueError: for limits that vLLM refuses, too.
         """
-        if not limits.chunked_prefill and limits.max_num_batched_tokens < limits.max_model_len:
-            raise ValueError(
-                f"max_num_batched_tokens ({limits.max_num_batched_tokens}) is smaller than max_model_len "
-                f"({limits.max_model_len}) without chunked prefill; raise it to at least max_model_len"
-            )
+        limits.check()
         self.model = model
         self.limits = limits
         self.faults = faults or Active()
         self.cost = cost or StepCost()
-        self.waiting: deque[Request] = deque()
-        self.running: list[Request] = []
+        self.lifetime = lifetime or Lifetime()
+        blocks = limits.kv_blocks or limits.max_num_seqs * -(-limits.max_model_len // limits.block_size)
+        self.pool = BlockPool(blocks, limits.block_size, caching=limits.prefix_caching)
+        self.waiting: deque[Sequence] = deque()
+        self.running: list[Sequence] = []
         self.trace: deque[StepRecord] = deque(maxlen=4096)
         self.counters = Counters()
         self.steps = 0
+        self.idle_peers = 0
+        """Data-parallel ranks beside it that have nothing to do; who drives them says so."""
+        self.chance = random.Random(self.lifetime.launch)  # noqa: S311 - chaos that can be repeated
+        """What disturbs it; nothing that an answer depends on."""
+        self.most = limits.max_num_seqs
+        self.slowness = 1.0
+        self.clock_offset = 0.0
+        self._busy = 0
+        self._aborted = self._preempted = self._hit = 0
 
     @property
     def has_work(self) -> bool:
@@ -142,117 +101,288 @@ class SimEngine:
         Raises:
             ValueError: where it cannot fit, in vLLM's words.
         """
-        outside = [token for token in request.prompt if not 0 <= token < self.model.vocabulary_size]
-        if outside:
-            raise ValueError(f"Token id {outside[0]} is out of vocabulary")
-        if not request.prompt:
+        prompt = request.prompt
+        if not prompt:
             raise ValueError("The decoder prompt cannot be empty")
-        if len(request.prompt) + request.max_tokens > self.limits.max_model_len:
+        if min(prompt) < 0 or max(prompt) >= self.model.vocabulary_size:
+            outside = next(token for token in prompt if not 0 <= token < self.model.vocabulary_size)
+            raise ValueError(f"Token id {outside} is out of vocabulary")
+        if len(prompt) + request.max_tokens > self.limits.max_model_len:
             raise ValueError(
                 f"This model's maximum context length is {self.limits.max_model_len} tokens. However, you requested "
-                f"{request.max_tokens} output tokens and your prompt contains {len(request.prompt)} input tokens."
+                f"{request.max_tokens} output tokens and your prompt contains {len(prompt)} input tokens."
             )
-        request.state = self.model.start(request.prompt)
-        self.waiting.append(request)
+        if not self.has_work:
+            self._busy += 1
+        self.waiting.append(Sequence(request, self.model))
 
     def abort(self, identifier: str) -> None:
         """Forget a request, as when its client has gone."""
-        self.running = [request for request in self.running if request.identifier != identifier]
-        self.waiting = deque(request for request in self.waiting if request.identifier != identifier)
+        for sequence in self.running:
+            if sequence.identifier == identifier:
+                self.running.remove(sequence)
+                self.pool.release(sequence.blocks)
+                self._aborted += 1
+                return
+        self.waiting = deque(sequence for sequence in self.waiting if sequence.identifier != identifier)
+
+    def preempt(self, sequence: Sequence) -> None:
+        """Put a request that was taken off ``running`` back to the queue, first in line, with nothing computed."""
+        self.pool.release(sequence.blocks)
+        sequence.blocks = []
+        sequence.computed = 0
+        sequence.reading = True
+        sequence.preemptions += 1
+        self.waiting.appendleft(sequence)
+        self._preempted += 1
+        self.counters.preemptions += 1
 
     def step(self, now: float) -> tuple[list[Emission], float]:
         """Run one step; return what it emitted, and the seconds that it took."""
+        self.most, self.slowness = self.limits.max_num_seqs, 1.0
+        for behaviour, number in self.faults.behaviours:
+            if behaviour.disturb:
+                behaviour.disturb(self, number)
         scheduled = self._schedule()
         if not scheduled:
             return [], self.cost.base
         self.steps += 1
-        tokens = sum(count for _, count in scheduled)
-        decodes = sum(1 for request, _ in scheduled if request.computed >= len(request.prompt))
-        record = StepRecord(
-            self.steps,
-            now,
-            tokens,
-            len(scheduled),
-            len(scheduled) - decodes,
-            decodes,
-            tuple(request.identifier for request, _ in scheduled),
-            tuple(count for _, count in scheduled),
-            tuple(request.computed for request, _ in scheduled),
-            tuple(request.computed < len(request.prompt) for request, _ in scheduled),
-            len(self.waiting),
-        )
+        record = self._record(scheduled, now)
         self.trace.append(record)
-        emissions, booked = [], 0
-        for row, (request, count) in enumerate(scheduled):
-            first = request.computed < len(request.prompt)
-            request.computed += count
-            if request.computed < len(request.prompt):
-                continue
-            emission = self._emit(request, record, row)
-            emissions.append(emission)
-            booked += 1 + (len(request.prompt) if first else 0)
-            if first:
-                self.counters.prompt_tokens += len(request.prompt)
-        if emissions:
-            self.counters.book_iteration(booked)
-            self.counters.generation_tokens += len(emissions)
-        done = {emission.request for emission in emissions if emission.finish_reason}
-        self.running = [request for request in self.running if request.identifier not in done]
-        prefill_tokens = tokens - decodes
-        seconds = self.cost.base + self.cost.per_prefill_token * prefill_tokens + self.cost.per_decode_token * decodes
-        return emissions, seconds
+        situations = self._situations(record, scheduled, now) if self.faults.faults else None
+        emissions: list[Emission] = []
+        booked: dict[int, int] = {}
+        for row, (sequence, count) in enumerate(scheduled):
+            emitted, prompt = self._advance(sequence, count, situations[row] if situations else None)
+            if emitted:
+                server = sequence.request.server
+                booked[server] = booked.get(server, 0) + len(emitted) + prompt
+                emissions += emitted
+        self._book(emissions, booked)
+        prefill_tokens = sum(itertools.compress(record.counts, record.prefilling))
+        return emissions, self.slowness * self.cost.seconds(prefill_tokens, record.tokens - prefill_tokens)
 
-    def _schedule(self) -> list[tuple[Request, int]]:
+    def _schedule(self) -> list[tuple[Sequence, int]]:
         budget = self.limits.max_num_batched_tokens
-        most = 1 if "serialise" in self.faults.names else self.limits.max_num_seqs
-        scheduled: list[tuple[Request, int]] = []
-        for request in self.running[:most]:
-            count = min(max(len(request.prompt) - request.computed, 1), budget)
-            if count:
-                scheduled.append((request, count))
-                budget -= count
-        while self.waiting and len(self.running) < most and budget > 0:
-            need = len(self.waiting[0].prompt)
-            if need > budget and not self.limits.chunked_prefill:
+        scheduled: list[tuple[Sequence, int]] = []
+        undisturbed = self._preempted
+        while len(scheduled) < min(len(self.running), self.most) and budget > 0:
+            sequence = self.running[len(scheduled)]
+            count = min(sequence.total - sequence.computed + self._drafts(sequence), budget)
+            if not self._make_room(sequence, count):
                 break
-            request = self.waiting.popleft()
-            self.running.append(request)
-            count = min(need, budget)
-            scheduled.append((request, count))
+            scheduled.append((sequence, count))
+            budget -= count
+        while self.waiting and len(self.running) < self.most and budget > 0 and self._preempted == undisturbed:
+            count = self._admit(self.waiting[0], budget)
+            if not count:
+                break
+            sequence = self.waiting.popleft()
+            self.running.append(sequence)
+            scheduled.append((sequence, count))
             budget -= count
         return scheduled
 
-    def _emit(self, request: Request, record: StepRecord, row: int) -> Emission:
-        distribution = self.model.distribution(request.state)
-        if request.temperature <= 0:
-            token = distribution.greedy()
-        else:
-            number = uniform(request.seed, len(request.output))
-            token = distribution.sample(number, request.temperature, request.top_k, request.top_p)
-        situation = Situation(
-            record.width, record.tokens, record.prefills, record.decodes, row, request.identifier, record.step
+    def _drafts(self, sequence: Sequence) -> int:
+        """Return how many draft tokens a decode takes along: never more than may still be emitted."""
+        if not self.limits.speculative_tokens or sequence.reading:
+            return 0
+        return min(self.limits.speculative_tokens, sequence.request.max_tokens - len(sequence.output) - 1)
+
+    def _make_room(self, sequence: Sequence, count: int) -> bool:
+        """Take the blocks that a running request needs, in need from the last; False where it was the last itself."""
+        while True:
+            missing = -(-(sequence.computed + count) // self.limits.block_size) - len(sequence.blocks)
+            if missing <= 0:
+                return True
+            taken = self.pool.take(missing)
+            if taken is not None:
+                sequence.blocks += taken
+                return True
+            last = self.running.pop()
+            self.preempt(last)
+            if last is sequence:
+                return False
+
+    def _admit(self, sequence: Sequence, budget: int) -> int:
+        """Give a waiting request its first blocks; return how many of its tokens the step holds, 0 where none."""
+        size = self.limits.block_size
+        looks_up = self.limits.prefix_caching and not sequence.request.prompt_logprobs
+        # The last token is always computed: its logits are what is wanted.
+        shared = self.pool.cached(self._keys(sequence, (sequence.total - 1) // size)) if looks_up else []
+        hit = len(shared) * size
+        need = sequence.total - hit
+        if need > budget and not self.limits.chunked_prefill:
+            return 0
+        count = min(need, budget)
+        taken = self.pool.take(-(-(hit + count) // size) - len(shared), shared)
+        if taken is None:
+            return 0
+        sequence.blocks = taken
+        sequence.computed = sequence.hit = hit
+        sequence.named = len(shared)
+        if looks_up and not sequence.preemptions:
+            self.counters.prefix_queries += sequence.total
+            self.counters.prefix_hits += hit
+        if sequence.first_hit < 0:
+            sequence.first_hit = hit
+            self._hit += hit
+        return count
+
+    def _keys(self, sequence: Sequence, blocks: int) -> list[bytes]:
+        """Return the prefix cache's keys of the first blocks of a sequence."""
+        size, request = self.limits.block_size, sequence.request
+        while len(sequence.keys) < blocks:
+            start = len(sequence.keys) * size
+            before = sequence.keys[-1] if start else first_key(request.adapter, request.cache_salt)
+            sequence.keys.append(next_key(before, sequence.tokens(start, start + size)))
+        return sequence.keys[:blocks]
+
+    def _advance(self, sequence: Sequence, count: int, situation: Situation | None) -> tuple[list[Emission], int]:
+        """Compute what the step holds of a request; return its emissions, and the prompt tokens to book for them."""
+        first = not sequence.output
+        drafts = 0 if sequence.reading else count - 1
+        sequence.computed += count - drafts
+        emissions: list[Emission] = []
+        prompt = 0
+        if sequence.computed == sequence.total:
+            accepted = sequence.state[0] % (drafts + 1) if drafts else 0
+            for verified in range(1 + accepted):
+                emission = self._emit(sequence, replace(situation, verified=verified) if situation else None)
+                sequence.append(emission.token)
+                for behaviour, number in self.faults.behaviours:
+                    if behaviour.distort:
+                        emission = behaviour.distort(emission, number, self.chance)
+                emissions.append(emission)
+                if emission.finish_reason:
+                    break
+            sequence.computed = sequence.total - 1
+            sequence.reading = False
+            if first:
+                prompt = len(sequence.request.prompt) - sequence.first_hit
+                self.counters.prompt_tokens += len(sequence.request.prompt)
+            if drafts:
+                self.counters.drafts += 1
+                self.counters.draft_tokens += drafts
+                self.counters.accepted_tokens += len(emissions) - 1
+        elif situation:
+            self._strike(sequence, situation)
+        if self.limits.prefix_caching:
+            self._share(sequence)
+        return emissions, prompt
+
+    def _share(self, sequence: Sequence) -> None:
+        """Let others find the blocks that are full."""
+        full = sequence.computed // self.limits.block_size
+        if full > sequence.named:
+            keys = self._keys(sequence, full)
+            for index in range(sequence.named, full):
+                self.pool.name(sequence.blocks[index], keys[index])
+            sequence.named = full
+
+    def _emit(self, sequence: Sequence, situation: Situation | None) -> Emission:
+        if situation is None:
+            return draw(self.model, sequence)
+        effects = self._strike(sequence, situation)
+        emission = draw(self.model, sequence, sum(effects.values(), NOTHING))
+        for name in effects:
+            without = sum((effect for other, effect in effects.items() if other != name), NOTHING)
+            if draw(self.model, sequence, without) != emission:
+                self.faults.count(name)
+        return emission
+
+    def _strike(self, sequence: Sequence, situation: Situation) -> dict[str, Effect]:
+        """Return what changes the emission of a step, by the faults' names; what lasts stays with the sequence."""
+        now: dict[str, Effect] = {}
+        for fault, effect in self.faults.strike(situation):
+            if fault.lasting:
+                sequence.wounds[fault.name] = sequence.wounds.get(fault.name, NOTHING) + effect
+            else:
+                now[fault.name] = effect
+        return now | sequence.wounds
+
+    def _record(self, scheduled: list[tuple[Sequence, int]], now: float) -> StepRecord:
+        prefilling = tuple(sequence.reading for sequence, _ in scheduled)
+        prefills = sum(prefilling)
+        counts = tuple(count for _, count in scheduled)
+        record = StepRecord(
+            self.steps,
+            now + self.clock_offset,
+            sum(counts),
+            len(scheduled),
+            prefills,
+            len(scheduled) - prefills,
+            tuple(sequence.identifier for sequence, _ in scheduled),
+            counts,
+            tuple(sequence.computed for sequence, _ in scheduled),
+            prefilling,
+            len(self.waiting),
+            self._preempted,
+            self._hit,
+            self._aborted,
         )
-        ulps, flips, names = self.faults.strike(situation)
-        right = token
-        if flips and len(distribution.items) > 1:
-            token = distribution.items[1][0]
-        shifted = _shift(distribution, ulps)
-        # An emitted value: the token, and the logprob where it was asked for.
-        if token != right or (request.logprobs and shifted.logprob(token) != distribution.logprob(token)):
-            self.faults.count(names)
-        request.output.append(token)
-        request.state = self.model.advance(request.state, token)
-        finish = None
-        if len(request.output) >= request.min_tokens and token in request.stop_ids:
-            finish = "stop"
-        elif len(request.output) >= request.max_tokens:
-            finish = "length"
-        if finish:
-            self.counters.finished[finish] = self.counters.finished.get(finish, 0) + 1
-        return Emission(request.identifier, token, shifted.logprob(token), shifted.items[: request.logprobs], finish)
+        self._aborted = self._preempted = self._hit = 0
+        return record
 
+    def _book(self, emissions: list[Emission], booked: dict[int, int]) -> None:
+        for tokens in booked.values():
+            self.counters.book_iteration(tokens)
+        self.counters.generation_tokens += len(emissions)
+        ended = {emission.request: emission.finish_reason for emission in emissions if emission.finish_reason}
+        if ended:
+            self.counters.book_ends(ended.values())
+            for sequence in self.running:
+                if sequence.identifier in ended:
+                    self.pool.release(sequence.blocks)
+            self.running = [sequence for sequence in self.running if sequence.identifier not in ended]
 
-def _shift(distribution: Distribution, ulps: int) -> Distribution:
-    if not ulps:
-        return distribution
-    return Distribution(tuple((token, add_ulps(logprob, ulps)) for token, logprob in distribution.items))
+    def _situations(self, record: StepRecord, scheduled: list[tuple[Sequence, int]], now: float) -> list[Situation]:
+        """Return what faults may look at, for each request of a step; called before it is computed."""
+        requests = [sequence.request for sequence, _ in scheduled]
+        logprobs = sorted((request.logprobs or 0 for request in requests), reverse=True)
+        penalised = sum(request.penalised for request in requests)
+        padding = 0
+        if not record.prefills:
+            padding = next((size for size in self.limits.capture_sizes if size >= record.width), 0) - record.width
+        situations: list[Situation] = []
+        for row, (sequence, count) in enumerate(scheduled):
+            request = sequence.request
+            mine = request.logprobs or 0
+            situations.append(
+                Situation(
+                    width=record.width,
+                    tokens=record.tokens,
+                    prefills=record.prefills,
+                    decodes=record.decodes,
+                    padding=max(padding, 0),
+                    budget=self.limits.max_num_batched_tokens,
+                    aborted=record.aborted,
+                    others_logprobs=logprobs[0] if mine < logprobs[0] else [*logprobs, 0][1],
+                    others_penalised=penalised - request.penalised,
+                    others_adapters=sum(bool(other.adapter) and other.adapter != request.adapter for other in requests),
+                    request=sequence.identifier,
+                    row=row,
+                    above=situations[-1].length if situations else 0,
+                    prefilling=sequence.reading,
+                    start=sequence.computed,
+                    count=count,
+                    emits=sequence.computed + count >= sequence.total,
+                    block_size=self.limits.block_size,
+                    hit=sequence.hit,
+                    preemptions=sequence.preemptions,
+                    temperature=request.temperature,
+                    cuts=request.cuts,
+                    seed=request.seed,
+                    logprobs=request.logprobs,
+                    prompt_logprobs=request.prompt_logprobs,
+                    penalised=request.penalised,
+                    adapter=request.adapter,
+                    step=record.step,
+                    busy=self._busy,
+                    age=now - self.lifetime.started,
+                    launch=self.lifetime.launch,
+                    replica=self.lifetime.replica,
+                    idle_peers=self.idle_peers,
+                )
+            )
+        return situations

@@ -225,14 +225,13 @@ class Server:
 
     async def whole(self, request: web.Request, completion: Completion) -> web.StreamResponse:
         """Answer in one JSON body."""
-        digits = self.active.behaviour("round")
         choices, generated = [], 0
         for index, each in enumerate(completion.requests):
             emissions: list[Emission] = []
             while not emissions or emissions[-1].finish_reason is None:
                 emissions.append(await self.queues[each.identifier].get())
             generated += len(emissions)
-            choices.append(choice(completion, index, emissions, digits=digits))
+            choices.append(choice(completion, index, emissions))
         body = json.dumps(self.head(completion) | {"choices": choices, "usage": self.usage(completion, generated)})
         if "truncate" in self.active.names:
             response = web.StreamResponse(
@@ -246,7 +245,6 @@ class Server:
 
     async def stream(self, request: web.Request, completion: Completion) -> web.StreamResponse:
         """Answer as server-sent events, token by token."""
-        digits = self.active.behaviour("round")
         response = web.StreamResponse(headers={"Content-Type": "text/event-stream; charset=utf-8"})
         await response.prepare(request)
 
@@ -260,7 +258,7 @@ class Server:
             while not finished:
                 emission = await self.queues[each.identifier].get()
                 generated += 1
-                await send(self.head(completion) | {"choices": [choice(completion, index, [emission], digits=digits)]})
+                await send(self.head(completion) | {"choices": [choice(completion, index, [emission])]})
                 finished = emission.finish_reason is not None
                 if "truncate" in self.active.names and generated >= 3:
                     _hang_up(request)

@@ -1,0 +1,149 @@
+"""Benign chaos as data: ways to be unhelpful without being wrong. None of them may ever lead to FAIL."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from detinf_sim.counters import Counters
+from detinf_sim.model import FLOOR
+from detinf_sim.sequences import Emission, Request
+
+if TYPE_CHECKING:
+    from detinf_sim.scheduler import SimEngine
+
+
+@dataclass(frozen=True)
+class Behaviour:
+    """One way to be unhelpful; where it works is where it has a function."""
+
+    name: str
+    words: str
+    number: str = ""
+    """What the number after its name is, as in ``status:<code>``; none where empty."""
+    disturb: Callable[[SimEngine, int], None] | None = None
+    """Before each step of the scheduler: answers stay what they are."""
+    distort: Callable[[Emission, int, random.Random], Emission] | None = None
+    """On each emission: what arrives is not what was computed, and says so."""
+
+    @property
+    def form(self) -> str:
+        """How it is written."""
+        return f"{self.name}:<{self.number}>" if self.number else self.name
+
+    @property
+    def where(self) -> str:
+        """What it works on."""
+        return "scheduler" if self.disturb else "values" if self.distort else "answers"
+
+
+def _serialise(engine: SimEngine, _number: int) -> None:
+    engine.most = 1
+
+
+def _tenants(engine: SimEngine, percent: int) -> None:
+    """Keep so many of the engine's places taken by strangers, with prompts and lengths of all kinds."""
+    chance = engine.chance
+    there = sum(sequence.identifier.startswith("tenant-") for sequence in [*engine.running, *engine.waiting])
+    for _ in range(engine.limits.max_num_seqs * percent // 100 - there):
+        room = engine.limits.max_model_len
+        length = min(int(chance.paretovariate(1.0) * 8), room // 2)
+        engine.submit(
+            Request(
+                f"tenant-{engine.chance.getrandbits(48):x}",
+                [chance.randrange(engine.model.vocabulary_size) for _ in range(length)],
+                max_tokens=chance.randrange(1, min(room // 4, 64)),
+                temperature=chance.choice([0.0, 1.0]),
+                top_k=chance.choice([0, 50]),
+                seed=chance.getrandbits(32),
+                logprobs=chance.choice([None, 1, 20]),
+                presence_penalty=chance.choice([0.0, 0.5]),
+                cache_salt=chance.choice(["", "tenant"]),
+            )
+        )
+
+
+def _shuffle(engine: SimEngine, _number: int) -> None:
+    engine.chance.shuffle(engine.running)
+    engine.chance.shuffle(engine.waiting)
+
+
+def _preempt(engine: SimEngine, percent: int) -> None:
+    if engine.running and engine.chance.random() * 100 < percent:
+        engine.preempt(engine.running.pop())
+
+
+def _evict(engine: SimEngine, percent: int) -> None:
+    if engine.chance.random() * 100 < percent:
+        engine.pool.forget()
+
+
+def _slow(engine: SimEngine, times: int) -> None:
+    engine.slowness = engine.chance.uniform(1, max(times, 1))
+
+
+def _clock(engine: SimEngine, _number: int) -> None:
+    if engine.chance.random() < 0.05:
+        engine.clock_offset = engine.chance.choice([-3600.0, 0.0, 3600.0])
+
+
+def _reset_counters(engine: SimEngine, _number: int) -> None:
+    if engine.chance.random() < 0.02:
+        engine.counters = Counters()
+
+
+def _rounded(emission: Emission, digits: int, _chance: random.Random) -> Emission:
+    top = tuple((token, round(value, digits)) for token, value in emission.top)
+    return emission._replace(logprob=round(emission.logprob, digits), top=top)
+
+
+def _floored(emission: Emission, percent: int, chance: random.Random) -> Emission:
+    return emission._replace(logprob=FLOOR) if chance.random() * 100 < percent else emission
+
+
+def _other_tie(emission: Emission, _number: int, chance: random.Random) -> Emission:
+    """List another of equally probable tokens at the last place, as a partial sort may."""
+    if len(emission.top) < 2 or emission.top[-1][0] == emission.token or chance.random() < 0.5:
+        return emission
+    token, value = emission.top[-1]
+    return emission._replace(top=(*emission.top[:-1], (token + 1, value)))
+
+
+def _stopped(emission: Emission, percent: int, chance: random.Random) -> Emission:
+    return emission._replace(finish_reason="stop") if chance.random() * 100 < percent else emission
+
+
+BEHAVIOURS: dict[str, Behaviour] = {
+    behaviour.name: behaviour
+    for behaviour in (
+        Behaviour("serialise", "one request at a time", disturb=_serialise),
+        Behaviour("load", "strangers take that share of the engine's places", "percent", disturb=_tenants),
+        Behaviour("shuffle", "requests stand and wait in another order at every step", disturb=_shuffle),
+        Behaviour(
+            "preempt", "in that share of the steps a running request loses its place", "percent", disturb=_preempt
+        ),
+        Behaviour("evict", "in that share of the steps the prefix cache is emptied", "percent", disturb=_evict),
+        Behaviour("slow", "steps take up to so many times as long", "times", disturb=_slow),
+        Behaviour("clock", "the clock jumps by an hour, back and forth", disturb=_clock),
+        Behaviour("metrics-reset", "counters start anew, now and then", disturb=_reset_counters),
+        Behaviour("round", "logprobs are rounded to so many decimals, as by a proxy", "digits", distort=_rounded),
+        Behaviour("floor", "that share of the logprobs is vLLM's floor of -9999", "percent", distort=_floored),
+        Behaviour("tie", "at the last place of a list another, equally probable token stands", distort=_other_tie),
+        Behaviour("stop", "that share of the tokens ends its answer early", "percent", distort=_stopped),
+        Behaviour("status", "every request for text is answered with that status", "code"),
+        Behaviour("garbage", "200, and no JSON"),
+        Behaviour("truncate", "the connection ends inside the answer"),
+        Behaviour("restart", "every answer comes from another boot"),
+    )
+}
+
+
+def takes(name: str) -> tuple[Behaviour, int] | None:
+    """Return the behaviour of a name such as ``status:429``, and its number (0 without one); None for no such name."""
+    kind, colon, number = name.partition(":")
+    behaviour = BEHAVIOURS.get(kind)
+    if behaviour is None or bool(colon) != bool(behaviour.number) or (colon and not number.isdecimal()):
+        return None
+    return behaviour, int(number or 0)
