@@ -1,0 +1,126 @@
+"""The published source of an engine's package, as data: fetched once, its bytes pinned, nothing of it run or built.
+
+What the operator believes about an engine is held against the engine's own files. A source distribution cannot be
+fetched with pip, which prepares its metadata by running its ``setup.py``; so it comes from the index that pip uses.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import html.parser
+import io
+import os
+import subprocess
+import sys
+import tarfile
+import urllib.parse
+import urllib.request
+from dataclasses import dataclass
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parent / "cluster"))
+
+from detinf_cluster.cache import cache_dir, say
+
+SECONDS = 120
+
+
+class PublishedError(Exception):
+    """A package that cannot be had; the message says which, why and what to do."""
+
+
+@dataclass(frozen=True)
+class Package:
+    """One source distribution."""
+
+    name: str
+    version: str
+    sha256: str
+
+    @property
+    def file_name(self) -> str:
+        """The archive's name on every index."""
+        return f"{self.name.replace('-', '_')}-{self.version}.tar.gz"
+
+
+VLLM_ASCEND = Package("vllm-ascend", "0.23.0.post1", "a3b9f4a5dd7aa50c37e03d1f35937c4ae5aeacc49b734cac74d59ce5757738e1")
+
+
+class _Links(html.parser.HTMLParser):
+    def __init__(self) -> None:
+        super().__init__()
+        self.found: list[str] = []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.found += [value for name, value in attrs if tag == "a" and name == "href" and value]
+
+
+def index_url() -> str:
+    """Return the simple index that pip would ask."""
+    for name in ("PIP_INDEX_URL", "UV_DEFAULT_INDEX", "UV_INDEX_URL"):
+        if value := os.environ.get(name):
+            return value
+    ask = "from pip._internal.configuration import Configuration as C\nfrom pip._internal.models.index import PyPI\n"
+    ask += "c = C(isolated=False)\nc.load()\nvalues = dict(c.items())\n"
+    ask += "print(values.get('global.index-url') or PyPI.simple_url)\n"
+    base = getattr(sys, "_base_executable", sys.executable)
+    done = subprocess.run([base, "-c", ask], capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise PublishedError(f"pip does not say which index it uses: {done.stderr.strip()[-300:]}; set PIP_INDEX_URL")
+    return done.stdout.strip()
+
+
+def _get(url: str) -> bytes:
+    with urllib.request.urlopen(url, timeout=SECONDS) as answer:  # noqa: S310 - the user's own index
+        return bytes(answer.read())
+
+
+def fetch(package: Package) -> bytes:
+    """Return the archive's bytes.
+
+    Raises:
+        PublishedError: where the index does not have it, cannot be reached, or has other bytes.
+    """
+    page = f"{index_url().rstrip('/')}/{package.name}/"
+    say(f"{package.file_name}: fetching (some MB, once)")
+    try:
+        links = _Links()
+        links.feed(_get(page).decode())
+        wanted = [link for link in links.found if urllib.parse.urlsplit(link).path.endswith(f"/{package.file_name}")]
+        if not wanted:
+            raise PublishedError(f"{package.file_name}: the index does not list it; set PIP_INDEX_URL to one that does")
+        data = _get(urllib.parse.urljoin(page, wanted[0].partition("#")[0]))
+    except OSError as error:
+        raise PublishedError(f"{package.file_name}: {error}; is the package index reachable?") from error
+    seen = hashlib.sha256(data).hexdigest()
+    if seen != package.sha256:
+        raise PublishedError(
+            f"{package.file_name}: sha256 is {seen}, expected {package.sha256}; do not trust that index"
+        )
+    return data
+
+
+def source(package: Package) -> Path:
+    """Return the folder of a package's Python source; fetched now where it is not in the cache.
+
+    Raises:
+        PublishedError: as ``fetch``.
+    """
+    target = cache_dir() / "published" / f"{package.name}-{package.version}-{package.sha256[:12]}"
+    if target.is_dir():
+        return target
+    draft = target.with_name(f"{target.name}.{os.getpid()}")
+    draft.mkdir(parents=True)
+    with tarfile.open(fileobj=io.BytesIO(fetch(package))) as archive:
+        for member in archive.getmembers():
+            inside = member.name.partition("/")[2]
+            if member.isfile() and inside.endswith((".py", ".sh", ".md")) and ".." not in inside.split("/"):
+                content = archive.extractfile(member)
+                path = draft / inside
+                path.parent.mkdir(parents=True, exist_ok=True)
+                path.write_bytes(content.read() if content else b"")
+    try:
+        draft.rename(target)
+    except OSError:  # somebody else was faster
+        subprocess.run(["rm", "-rf", str(draft)], check=True)
+    return target
