@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 
 import pytest
 
 from detinf.api.types import Promise
-from detinf.documents import References, Verdict
+from detinf.documents import Reference, References, Verdict
 from detinf.probe.client import EngineClient
 from detinf.probe.observation import Observation
 from detinf.probe.reasons import Reason
@@ -186,3 +186,54 @@ async def test_probe_steps_aside_while_users_wait() -> None:
         assert snapshot is not None
         assert snapshot.waiting > 0
         await asyncio.gather(*asked)
+
+
+def of_length(references: References, *lengths: int) -> list[Reference]:
+    return [next(item for item in references.items if len(item.prompt_ids) == length) for length in lengths]
+
+
+async def until_proven(run: Callable[[], Awaitable[Round]]) -> Round:
+    """On a busy machine a cohort may not come together; the product forms it again, too."""
+    for _ in range(20):
+        outcome = await run()
+        if outcome.reason is not Reason.NOT_BATCHED:
+            break
+    return outcome
+
+
+async def test_launch_is_booked_at_the_tokens_that_one_step_held(tmp_path: Path) -> None:
+    async with prober(tmp_path / "trace.ring") as (probing, server, references, expected):
+        for lengths in ((127, 128), (127, 129), (128, 129)):
+            cohort = of_length(references, *lengths)
+            outcome = await until_proven(lambda cohort=cohort: probing.launch(cohort, expected))
+            assert (outcome.relation, outcome.verdict) == ("S04", Verdict.PASS), outcome
+            assert outcome.condition == f"tokens={sum(lengths)}"
+            assert sum(lengths) in {record.tokens for record in server.engine.trace}
+
+
+async def test_prefill_among_decodes_is_booked_with_its_tokens(tmp_path: Path) -> None:
+    async with prober(tmp_path / "trace.ring") as (probing, _, references, expected):
+        decoding, (joins,) = of_length(references, 5, 9, 17), of_length(references, 112)
+        outcome = await until_proven(lambda: probing.join(decoding, joins, expected))
+        assert (outcome.relation, outcome.condition) == ("S05", "prefill=112")
+        assert outcome.verdict is Verdict.PASS, outcome
+        assert "with 3 decodes, 3 of them our own" in outcome.witness.detail
+
+
+async def test_serialising_engine_never_passes_a_launch_or_a_mix(tmp_path: Path) -> None:
+    async with prober(tmp_path / "trace.ring") as (probing, server, references, expected):
+        server.active.switch(["serialise"])
+        outcome = await probing.launch(of_length(references, 127, 129), expected)
+        assert (outcome.verdict, outcome.reason) == (Verdict.INCONCLUSIVE, Reason.NOT_BATCHED)
+        outcome = await probing.join(of_length(references, 5, 9), of_length(references, 33)[0], expected)
+        assert (outcome.verdict, outcome.reason) == (Verdict.INCONCLUSIVE, Reason.NOT_BATCHED)
+
+
+async def test_without_a_trace_launch_and_mix_prove_nothing_and_still_see_a_difference() -> None:
+    async with prober() as (probing, server, references, expected):
+        launch = await probing.launch(of_length(references, 127, 129), expected)
+        mix = await probing.join(of_length(references, 5, 9), of_length(references, 33)[0], expected)
+        for outcome in (launch, mix):
+            assert (outcome.verdict, outcome.reason) == (Verdict.INCONCLUSIVE, Reason.TRACE_MISSING)
+        server.active.switch(["F20"])
+        assert (await probing.launch(of_length(references, 127, 129), expected)).verdict is Verdict.FAIL

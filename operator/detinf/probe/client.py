@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 import secrets
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
 from typing import Any, Self
 
 import aiohttp
@@ -13,6 +13,7 @@ import aiohttp
 from detinf.documents import Reference
 from detinf.guard.layout import BOOT_HEADER
 from detinf.guard.trace import own_id
+from detinf.probe.engine import EngineIdentity, Outcome
 from detinf.probe.observation import Observation, parse_completion
 from detinf.probe.reasons import InconclusiveError, Reason
 from detinf.probe.witness import Snapshot, parse_metrics
@@ -20,16 +21,19 @@ from detinf.probe.witness import Snapshot, parse_metrics
 REQUEST_SECONDS = 300
 """A slow engine is slow, not wrong; a request that never ends must not stop the probe for ever."""
 METRICS_SECONDS = 10
+JOIN_POLL_SECONDS = 0.002
+"""How often a request that joins others looks whether they are decoding: a look is a few reads of a file."""
 
 STATUS_REASONS = {429: Reason.RATE_LIMITED, 503: Reason.UNAVAILABLE}
 
 
-@dataclass(frozen=True)
-class EngineIdentity:
-    """Which process answers: its boot, and when it started; None where the engine does not say."""
+def read_answer(data: bytes, reference: Reference) -> Observation:
+    """Return the observation in an answer's bytes.
 
-    boot: str | None
-    started: float | None
+    Raises:
+        InconclusiveError: where there is none (``parse_completion``).
+    """
+    return parse_completion(data, tokens=reference.max_tokens, prompt=reference.prompt_ids, top=reference.logprobs or 0)
 
 
 class EngineClient:
@@ -120,6 +124,14 @@ class EngineClient:
             raise InconclusiveError(Reason.TRUNCATED, "the connection ended inside the answer") from error
         except aiohttp.ClientError as error:
             raise InconclusiveError(Reason.TRANSPORT, f"{type(error).__name__}: {error}"[:200]) from error
+        return self.accepted(status, boot, data)
+
+    def accepted(self, status: int, boot: str | None, data: bytes) -> bytes:
+        """Return the bytes of an answer that came with a status and a boot.
+
+        Raises:
+            InconclusiveError: where it is not an answer of this engine.
+        """
         if status != 200:
             reason = STATUS_REASONS.get(status, Reason.HTTP_STATUS)
             raise InconclusiveError(reason, f"HTTP {status}: {data[:120]!r}")
@@ -127,15 +139,13 @@ class EngineClient:
             raise InconclusiveError(Reason.ENGINE_CHANGED, f"{BOOT_HEADER} is {boot!r}, attested is {self.boot!r}")
         return data
 
-    async def ask(self, reference: Reference, request_id: str | None = None) -> Observation | InconclusiveError:
+    async def ask(self, reference: Reference, request_id: str | None = None) -> Outcome:
         """Return the answer to one reference, or why there is none; never raises for what an engine can do."""
         body = self.body(reference.prompt_ids, reference, max_tokens=reference.max_tokens)
         self.tokens_sent += len(reference.prompt_ids)
         try:
             data = await self.post(body, request_id)
-            observation = parse_completion(
-                data, tokens=reference.max_tokens, prompt=reference.prompt_ids, top=reference.logprobs or 0
-            )
+            observation = read_answer(data, reference)
         except InconclusiveError as error:
             return error
         self.tokens_received += reference.max_tokens
@@ -150,20 +160,35 @@ class EngineClient:
         except InconclusiveError:
             return
 
-    async def cohort(
-        self, references: list[Reference], plug_length: int, cohort: bytes
-    ) -> list[Observation | InconclusiveError]:
+    async def cohort(self, references: Sequence[Reference], plug_length: int, cohort: bytes) -> list[Outcome]:
         """Ask references together, behind a plug; ``cohort`` are 8 bytes that the step trace knows them by.
 
         Without it, N connections split into 1 + (N - 1) and the second step is mixed (measured on vLLM 0.32).
         """
-        plug = asyncio.create_task(self.plug(plug_length, references[0]))
-        await self.plug_is_running(plug)
-        answers = await asyncio.gather(
-            *(self.ask(reference, own_id(cohort, number)) for number, reference in enumerate(references))
-        )
-        await plug
-        return list(answers)
+        async with asyncio.TaskGroup() as group:
+            plug = group.create_task(self.plug(plug_length, references[0]))
+            await self.plug_is_running(plug)
+            asked = [
+                group.create_task(self.ask(reference, own_id(cohort, number)))
+                for number, reference in enumerate(references)
+            ]
+        return [task.result() for task in asked]
+
+    async def join(
+        self, first: Sequence[Reference], then: Sequence[Reference], cohort: bytes, may_join: Callable[[], bool]
+    ) -> list[Outcome]:
+        """Ask references, and others as soon as ``may_join`` says so, or the first have their answers."""
+        async with asyncio.TaskGroup() as group:
+            asked = [
+                group.create_task(self.ask(reference, own_id(cohort, number))) for number, reference in enumerate(first)
+            ]
+            while not may_join() and not all(task.done() for task in asked):  # noqa: ASYNC110 - a file cannot be awaited
+                await asyncio.sleep(JOIN_POLL_SECONDS)
+            asked += [
+                group.create_task(self.ask(reference, own_id(cohort, number)))
+                for number, reference in enumerate(then, len(first))
+            ]
+        return [task.result() for task in asked]
 
     async def plug_is_running(self, plug: asyncio.Task[None]) -> None:
         """Let the plug's request leave before the cohort's: its bytes are written when the task next waits."""

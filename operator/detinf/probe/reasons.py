@@ -28,6 +28,10 @@ class Reason(StrEnum):
     # The disturbance was not proven.
     NOT_BATCHED = "NotBatched"
     METRICS_MISSING = "MetricsMissing"
+    TRACE_MISSING = "TraceMissing"
+    NOT_MIXED = "NotMixed"
+    # The reference does not fit this engine.
+    NOT_COMPARABLE = "NotComparable"
     # Users come first.
     BUSY = "Busy"
 

@@ -1,19 +1,23 @@
-"""The relations, run against an engine: S01 solo repeat, S02 baseline, S03 decode width."""
+"""The relations, run against an engine.
+
+S01 solo repeat, S02 baseline, S03 decode width, S04 tokens in one launch, S05 a prefill among decodes.
+"""
 
 from __future__ import annotations
 
 import secrets
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from detinf.api.types import Promise
 from detinf.documents import Reference, Verdict, Witness
-from detinf.probe.client import EngineClient, EngineIdentity
+from detinf.probe.engine import Engine, EngineIdentity, Outcome, StepTrace
 from detinf.probe.observation import Observation
 from detinf.probe.reasons import InconclusiveError, Reason
-from detinf.probe.trace import Trace
+from detinf.probe.trace import Window
+from detinf.probe.traced import Proof, decoding, launched, mixed
 from detinf.probe.verdict import Asked, Round, judge
-from detinf.probe.witness import decode_width, traced_width
+from detinf.probe.witness import Snapshot, decode_width, traced_width
 
 SOLO = "solo"
 PLUG_TOKENS = 2048
@@ -23,13 +27,30 @@ IDLE_PLUG_TOKENS = 8192
 
 
 @dataclass(frozen=True)
+class Run:
+    """Answers to a cohort, and what was seen from before it was sent to after its last answer."""
+
+    answers: Sequence[Outcome]
+    window: Window | None
+    """The step trace, where there is one."""
+    metrics: tuple[Snapshot | None, Snapshot | None]
+    changed: str | None
+    """How the engine's identity changed; None where it did not."""
+
+    @property
+    def tokens(self) -> list[int]:
+        """The answers' lengths; 1 where there is none."""
+        return [len(answer.token_ids) if isinstance(answer, Observation) else 1 for answer in self.answers]
+
+
+@dataclass(frozen=True)
 class Prober:
     """An engine and what it promises."""
 
-    client: EngineClient
+    client: Engine
     promise: Promise
     max_model_len: int
-    trace: Trace | None = None
+    trace: StepTrace | None = None
     """The engine's step trace, where the operator runs the engine."""
 
     async def changed(self, before: EngineIdentity | None) -> str | None:
@@ -41,60 +62,129 @@ class Prober:
             return f"the engine was {before}, and is {after}"
         return None
 
+    async def repeat(self, reference: Reference) -> tuple[Round, Observation | None]:
+        """Ask one reference twice, alone: S01, and the answer where both are equal."""
+        before = await self.client.identity()
+        first = await self.client.ask(reference)
+        second = await self.client.ask(reference)
+        outcome = self._solo("S01", [_held(reference, first, second)], await self.changed(before))
+        return outcome, first if isinstance(first, Observation) and outcome.verdict is Verdict.PASS else None
+
+    async def baseline(self, reference: Reference, expected: Observation) -> Round:
+        """Ask one reference once, alone: S02 against the baseline."""
+        before = await self.client.identity()
+        asked = [Asked(reference, expected, await self.client.ask(reference))]
+        return self._solo("S02", asked, await self.changed(before))
+
     async def solo(self, reference: Reference, baseline: Observation | None) -> list[Round]:
         """Ask one reference twice, alone: S01 against itself, and S02 against the baseline where there is one."""
         before = await self.client.identity()
         first = await self.client.ask(reference)
         second = await self.client.ask(reference)
         changed = await self.changed(before)
-        rounds = []
-        if isinstance(first, InconclusiveError):
-            repeat = [Asked(reference, _NOTHING, first)]
-        else:
-            repeat = [Asked(reference, first, second)]
-        rounds.append(judge("S01", SOLO, repeat, promise=self.promise, engine_changed=changed))
+        rounds = [self._solo("S01", [_held(reference, first, second)], changed)]
         if baseline is not None:
             held = [Asked(reference, baseline, first), Asked(reference, baseline, second)]
-            rounds.append(judge("S02", SOLO, held, promise=self.promise, engine_changed=changed))
+            rounds.append(self._solo("S02", held, changed))
         return rounds
+
+    def _solo(self, relation: str, asked: list[Asked], changed: str | None) -> Round:
+        return judge(relation, SOLO, asked, promise=self.promise, engine_changed=changed)
 
     async def width(
         self, references: Sequence[Reference], expected: Mapping[str, Observation], *, plug_tokens: int = PLUG_TOKENS
     ) -> list[Round]:
         """Ask references together: S03, each against its expected answer, booked at the width that really ran."""
         wanted, cohort = len(references), secrets.token_bytes(8)
-        before = await self.client.identity()
-        first, position = await self.client.metrics(), self.trace.position() if self.trace else None
-        answers = await self.client.cohort(list(references), min(plug_tokens, self.max_model_len - 2), cohort)
-        window = self.trace.since(position) if self.trace and position is not None else None
-        last = await self.client.metrics()
-        changed = await self.changed(before)
-        asked = [
-            Asked(reference, expected[reference.name], answer)
-            for reference, answer in zip(references, answers, strict=True)
-        ]
-        tokens = [len(answer.token_ids) if isinstance(answer, Observation) else 1 for answer in answers]
+        run = await self._together(references, plug_tokens, cohort)
+        first, last = run.metrics
         missing = Reason.NOT_BATCHED
-        if window is not None:
-            proven, witness = traced_width(window, cohort, tokens=tokens, wanted=wanted)
+        if run.window is not None:
+            proven, witness = traced_width(run.window, cohort, tokens=run.tokens, wanted=wanted)
         elif first is not None and last is not None:
-            proven, witness = decode_width(first, last, own_decode_tokens=sum(tokens) - wanted, wanted=wanted)
+            own = sum(run.tokens) - wanted
+            proven, witness = decode_width(first, last, own_decode_tokens=own, wanted=wanted)
         else:
             witness = Witness(kind="None", width=1, detail="/metrics does not have vllm:iteration_tokens_total")
             proven, missing = False, Reason.METRICS_MISSING
+        ran = f"width={witness.width}" if witness.kind == "W0" and witness.width > 1 else None
+        proof = Proof(proven, ran, witness, missing)
+        return [self._disturbed("S03", f"width={wanted}", references, expected, run, proof)]
+
+    async def launch(
+        self, references: Sequence[Reference], expected: Mapping[str, Observation], *, plug_tokens: int = PLUG_TOKENS
+    ) -> Round:
+        """Ask references so that one step reads all their prompts: S04, booked at the tokens that step really held."""
+        cohort = secrets.token_bytes(8)
+        prompts = [len(reference.prompt_ids) for reference in references]
+        run = await self._together(references, plug_tokens, cohort)
+        proof = _NO_TRACE if run.window is None else launched(run.window, cohort, prompts=prompts)
+        return self._disturbed("S04", f"tokens={sum(prompts)}", references, expected, run, proof)
+
+    async def join(
+        self, decoding_references: Sequence[Reference], joins: Reference, expected: Mapping[str, Observation]
+    ) -> Round:
+        """Ask references, and one more once they decode: S05, booked at the tokens of the prefill among decodes."""
+        cohort = secrets.token_bytes(8)
+
+        async def send(position: int | None) -> list[Outcome]:
+            if self.trace is None or position is None:
+                return [_UNTRACED for _ in references]
+            may_join = decoding(self.trace, position, cohort)
+            return await self.client.join(decoding_references, [joins], cohort, may_join)
+
+        references = [*decoding_references, joins]
+        run = await self._run(send)
+        proof = _NO_TRACE if run.window is None else mixed(run.window, cohort, joining=len(decoding_references))
+        return self._disturbed("S05", f"prefill={len(joins.prompt_ids)}", references, expected, run, proof)
+
+    async def _together(self, references: Sequence[Reference], plug_tokens: int, cohort: bytes) -> Run:
+        plug = min(plug_tokens, self.max_model_len - 2)
+        return await self._run(lambda _position: self.client.cohort(references, plug, cohort))
+
+    async def _run(self, send: Callable[[int | None], Awaitable[Sequence[Outcome]]]) -> Run:
+        before = await self.client.identity()
+        first, position = await self.client.metrics(), self.trace.position() if self.trace else None
+        answers = await send(position)
+        window = self.trace.since(position) if self.trace and position is not None else None
+        last = await self.client.metrics()
+        return Run(answers, window, (first, last), await self.changed(before))
+
+    def _disturbed(
+        self,
+        relation: str,
+        condition: str,
+        references: Sequence[Reference],
+        expected: Mapping[str, Observation],
+        run: Run,
+        proof: Proof,
+    ) -> Round:
         outcome = judge(
-            "S03",
-            f"width={wanted}",
-            asked,
+            relation,
+            condition,
+            [
+                Asked(reference, expected[reference.name], answer)
+                for reference, answer in zip(references, run.answers, strict=True)
+            ],
             promise=self.promise,
-            witness=witness,
-            proven=proven,
-            missing=missing,
-            engine_changed=changed,
+            witness=proof.witness,
+            proven=proof.proven,
+            missing=proof.missing,
+            engine_changed=run.changed,
         )
-        if witness.kind == "W0" and witness.width > 1 and outcome.verdict is not Verdict.INCONCLUSIVE:
-            outcome = replace(outcome, condition=f"width={witness.width}")
-        return [outcome]
+        if proof.condition is not None and outcome.verdict is not Verdict.INCONCLUSIVE:
+            outcome = replace(outcome, condition=proof.condition)
+        return outcome
+
+
+def _held(reference: Reference, first: Outcome, second: Outcome) -> Asked:
+    if isinstance(first, InconclusiveError):
+        return Asked(reference, _NOTHING, first)
+    return Asked(reference, first, second)
 
 
 _NOTHING = Observation((), (), "")
+_UNTRACED = InconclusiveError(Reason.TRACE_MISSING, "there is no step trace to see when the others decode")
+_NO_TRACE = Proof(
+    False, None, Witness(kind="None", width=1, detail="there is no step trace of this boot"), Reason.TRACE_MISSING
+)

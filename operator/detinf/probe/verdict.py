@@ -69,7 +69,7 @@ def judge(
     """Return the verdict on a round.
 
     Args:
-        relation: S01, S02 or S03.
+        relation: S01 to S05.
         condition: such as ``width=8``.
         asked: its requests.
         promise: what has to be equal.
@@ -111,6 +111,10 @@ def hint(relation: str, condition: str, failing: Mapping[tuple[str, str], bool])
         return "run to run: the same request alone gave two answers (atomics, races, HCCL not strict)"
     if relation == "S02":
         return "drift: this engine differs from the baseline when it is alone (device, driver, weights, image)"
+    if relation == "S04":
+        return f"tokens in one launch: a kernel chosen by how many tokens a step holds, at {condition}"
+    if relation == "S05":
+        return f"prefill among decodes: attention of a mixed step is another than of decodes alone, at {condition}"
     passing = [key[1] for key, failed in failing.items() if key[0] == "S03" and not failed]
     clean = f"; clean at {', '.join(sorted(passing))}" if passing else ""
     return f"batch width: a kernel or graph bucket chosen by the number of requests, at {condition}{clean}"

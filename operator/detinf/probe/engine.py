@@ -1,0 +1,58 @@
+"""What the relations need of an engine and of its step trace.
+
+``EngineClient`` and ``Trace`` give it over HTTP and from a file; the tests also have an engine in virtual time.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from detinf.documents import Reference
+from detinf.probe.observation import Observation
+from detinf.probe.reasons import InconclusiveError
+from detinf.probe.trace import Window
+from detinf.probe.witness import Snapshot
+
+Outcome = Observation | InconclusiveError
+"""An answer, or why there is none."""
+
+
+@dataclass(frozen=True)
+class EngineIdentity:
+    """Which process answers: its boot, and when it started; None where the engine does not say."""
+
+    boot: str | None
+    started: float | None
+
+
+class Engine(Protocol):
+    """One engine that can be asked; no call raises for what an engine can do."""
+
+    async def identity(self) -> EngineIdentity | None:
+        """Return who answers now; None where nobody does."""
+
+    async def metrics(self) -> Snapshot | None:
+        """Return what ``/metrics`` says now, or None where it does not."""
+
+    async def ask(self, reference: Reference, request_id: str | None = None) -> Outcome:
+        """Return the answer to one reference."""
+
+    async def cohort(self, references: Sequence[Reference], plug_length: int, cohort: bytes) -> list[Outcome]:
+        """Ask references together, behind a plug; the step trace knows them by ``cohort``, 8 bytes."""
+
+    async def join(
+        self, first: Sequence[Reference], then: Sequence[Reference], cohort: bytes, may_join: Callable[[], bool]
+    ) -> list[Outcome]:
+        """Ask references, and others as soon as ``may_join``, which is asked again and again, says so."""
+
+
+class StepTrace(Protocol):
+    """The engine's step trace."""
+
+    def position(self) -> int | None:
+        """Return where the trace stands now; None where there is none."""
+
+    def since(self, position: int) -> Window | None:
+        """Return the steps since a position; None where there is no trace."""
