@@ -53,6 +53,12 @@ def call(control_plane: ControlPlane, *arguments: str, given: str | None = None,
 
 
 @pytest.fixture(scope="session")
+def administrator(control_plane: ControlPlane) -> Callable[..., str]:
+    """Run kubectl as the administrator."""
+    return functools.partial(call, control_plane)
+
+
+@pytest.fixture(scope="session")
 def definition(control_plane: ControlPlane) -> str:
     """Install the definition and return its name."""
     name = f"crd/{names.PLURAL}.{names.GROUP}"

@@ -10,9 +10,11 @@ from typing import Any
 import pytest
 from cluster_api import FakeClusterApi
 
-from detinf.cluster.adapter import KubernetesApi, error_of, load_configuration
+from detinf.api import names
+from detinf.cluster.adapter import KubernetesApi, error_of, load_configuration, parsed_answer
 from detinf.cluster.port import (
     CONFIG_MAP,
+    KINDS,
     POD,
     STATEFUL_SET,
     ClusterApi,
@@ -20,7 +22,10 @@ from detinf.cluster.port import (
     ConflictError,
     ForbiddenError,
     InvalidError,
+    NamespaceEndsError,
 )
+
+STALE = "00000000-0000-0000-0000-000000000000"
 
 
 @pytest.fixture(params=["fake", pytest.param("real", marks=pytest.mark.cluster)])
@@ -30,6 +35,7 @@ async def port(request: pytest.FixtureRequest) -> AsyncIterator[tuple[ClusterApi
         yield FakeClusterApi(), "ns"
         return
     control_plane: Any = request.getfixturevalue("control_plane")
+    request.getfixturevalue("definition")
     namespace: str = request.getfixturevalue("namespace")
     async with KubernetesApi(await load_configuration(str(control_plane.kubeconfig))) as api:
         yield api, namespace
@@ -42,6 +48,15 @@ def config_map(namespace: str, name: str = "a", **changes: Any) -> dict[str, Any
         "metadata": {"name": name, "namespace": namespace, "labels": {"app": "x"}},
         "data": {"one": "1", "two": "2"},
     } | changes
+
+
+def resource(namespace: str, **parts: Any) -> dict[str, Any]:
+    source = {"persistentVolumeClaim": {"claimName": "models"}}
+    return {
+        "apiVersion": names.API_VERSION,
+        "kind": names.KIND,
+        "metadata": {"name": "a", "namespace": namespace},
+    } | (parts or {"spec": {"model": {"source": source}}})
 
 
 async def test_missing_object_is_none(port: tuple[ClusterApi, str]) -> None:
@@ -70,9 +85,80 @@ async def test_apply_with_a_stale_uid_is_a_conflict(port: tuple[ClusterApi, str]
     api, namespace = port
     await api.apply(config_map(namespace))
     stale = config_map(namespace)
-    stale["metadata"]["uid"] = "00000000-0000-0000-0000-000000000000"
+    stale["metadata"]["uid"] = STALE
     with pytest.raises(ConflictError):
         await api.apply(stale)
+
+
+@pytest.mark.parametrize("kind", ["ConfigMap", "Pod"])
+async def test_apply_with_a_uid_to_what_is_gone_is_a_conflict_and_makes_nothing(
+    port: tuple[ClusterApi, str], kind: str
+) -> None:
+    """A pod that went between the look and the label: it must not be made anew by its label."""
+    api, namespace = port
+    metadata = {"name": "a", "namespace": namespace, "uid": STALE, "labels": {"serving": "true"}}
+    with pytest.raises(ConflictError):
+        await api.apply({"apiVersion": "v1", "kind": kind, "metadata": metadata})
+    assert await api.list(KINDS[kind], namespace=namespace, labels={"serving": "true"}) == []
+
+
+@pytest.fixture(params=["terminating", "gone"])
+async def ending(request: pytest.FixtureRequest, port: tuple[ClusterApi, str]) -> AsyncIterator[str]:
+    """A namespace that terminates and still holds the ConfigMap ``a``, or one that is not there."""
+    api, namespace = port
+    if request.param == "gone":
+        if isinstance(api, FakeClusterApi):
+            api.ends["nowhere"] = 404
+        yield "nowhere"
+        return
+    held = config_map(namespace)
+    if isinstance(api, FakeClusterApi):
+        await api.create(held)
+        api.ends[namespace] = 403
+        yield namespace
+        return
+    kubectl: Any = request.getfixturevalue("administrator")
+    ends = f"{namespace}-ends"
+    kubectl("create", "namespace", ends)
+    held["metadata"] |= {"namespace": ends, "finalizers": ["example.org/held"]}
+    await api.create(held)
+    kubectl("delete", "namespace", ends, "--wait=false")
+    kubectl("wait", "--for=jsonpath={.status.phase}=Terminating", f"namespace/{ends}", "--timeout=60s")
+    yield ends
+    kubectl("patch", "configmap", "a", "-n", ends, "--type=merge", "-p", '{"metadata": {"finalizers": null}}')
+
+
+async def test_nothing_can_be_made_in_a_namespace_that_ends(port: tuple[ClusterApi, str], ending: str) -> None:
+    api, _ = port
+    event = {
+        "apiVersion": "events.k8s.io/v1",
+        "kind": "Event",
+        "metadata": {"name": "e", "namespace": ending},
+        "eventTime": "2027-01-01T00:00:00.000000Z",
+        "reportingController": "x",
+        "reportingInstance": "x",
+        "action": "x",
+        "reason": "x",
+        "type": "Normal",
+    }
+    for ask in (api.create(config_map(ending, "new")), api.apply(config_map(ending, "new")), api.create(event)):
+        with pytest.raises(NamespaceEndsError):
+            await ask
+
+
+async def test_what_is_in_a_namespace_that_ends_can_be_read_changed_and_deleted(
+    port: tuple[ClusterApi, str], ending: str
+) -> None:
+    api, _ = port
+    listed = await api.list(CONFIG_MAP, namespace=ending, labels={"app": "x"})
+    if not listed:
+        assert ending == "nowhere"
+        assert await api.delete(CONFIG_MAP, ending, "a", uid=STALE) is False
+        assert await api.apply_status(resource(ending, status={"replicas": 1})) is None
+        return
+    changed = await api.apply(config_map(ending, data={"one": "other"}))
+    assert changed["data"]["one"] == "other"
+    assert await api.delete(CONFIG_MAP, ending, "a", uid=listed[0]["metadata"]["uid"]) is True
 
 
 async def test_immutable_record_cannot_be_changed(port: tuple[ClusterApi, str]) -> None:
@@ -95,8 +181,7 @@ async def test_delete_means_that_very_object(port: tuple[ClusterApi, str]) -> No
     api, namespace = port
     made = await api.create(config_map(namespace))
     assert made is not None
-    other = "00000000-0000-0000-0000-000000000000"
-    assert await api.delete(CONFIG_MAP, namespace, "a", uid=other) is False
+    assert await api.delete(CONFIG_MAP, namespace, "a", uid=STALE) is False
     assert await api.get(CONFIG_MAP, namespace, "a") is not None
     assert await api.delete(CONFIG_MAP, namespace, "a", uid=made["metadata"]["uid"]) is True
     assert await api.delete(CONFIG_MAP, namespace, "a", uid=made["metadata"]["uid"]) is False
@@ -189,6 +274,9 @@ async def test_server_that_is_gone_is_a_cluster_error_without_a_status(control_p
         (409, b'{"message": "uid mismatch"}', None, ConflictError, None),
         (422, b'{"message": "metadata.uid: field is immutable"}', None, ConflictError, None),
         (403, b'{"message": "no"}', None, ForbiddenError, None),
+        (403, b'{"details": {"causes": [{"reason": "NamespaceTerminating"}]}}', None, NamespaceEndsError, None),
+        (404, b'{"message": "not found", "details": {"kind": "namespaces"}}', None, NamespaceEndsError, None),
+        (404, b'{"message": "not found", "details": {"kind": "pods"}}', None, ClusterError, None),
         (422, b'{"message": "bad"}', None, InvalidError, None),
         (500, b'{"message": "failed to create typed patch object"}', None, InvalidError, None),
         (500, b'{"message": "etcd is away"}', None, ClusterError, None),
@@ -202,3 +290,9 @@ def test_answer_is_an_error_of_its_kind(
     error = error_of("GET", "/x", status, text, retry)
     assert type(error) is kind
     assert (error.status, error.retry_after) == (status, wait)
+
+
+@pytest.mark.parametrize("text", [b"", b'{"kind": "Pod', b"<html>", b"[]", b"null"])
+def test_answer_that_was_cut_short_or_is_of_something_else_is_a_cluster_error(text: bytes) -> None:
+    with pytest.raises(ClusterError, match="GET /x: the answer is no JSON"):
+        parsed_answer("GET", "/x", text)

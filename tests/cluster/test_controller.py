@@ -69,15 +69,19 @@ class Controller:
         counts = re.findall(r"^controller_runtime_reconcile_total\{.*\} (\S+)$", self.page("metrics"), re.MULTILINE)
         return sum(int(float(count)) for count in counts)
 
-    def failed(self) -> int:
-        """Return how many reconciliations ended with an error."""
-        pattern = r'^controller_runtime_reconcile_total\{.*result="error".*\} (\S+)$'
-        return sum(int(float(count)) for count in re.findall(pattern, self.page("metrics"), re.MULTILINE))
+    def failures(self, namespace: str) -> list[str]:
+        """Return what it logged of reconciliations in a namespace that ended with an error."""
+        lines = [json.loads(line) for line in self.log.read_text(encoding="utf-8").splitlines() if line[:1] == "{"]
+        return [
+            json.dumps(line)
+            for line in lines
+            if line.get("event") == "reconcile failed" and line.get("namespace") == namespace
+        ]
 
-    def look_again(self, times: int) -> None:
-        """Wait until it has reconciled so many times more."""
-        before = self.looked()
-        self.until(f"{times} more looks", lambda: self.looked() >= before + times)
+    def look_again(self, audit: Audit, namespace: str, times: int, name: str = "a") -> None:
+        """Wait until it has begun so many more passes over a resource; all but the last are then in the audit log."""
+        before = audit.looks(namespace, name)
+        self.until(f"{times} more looks", lambda: audit.looks(namespace, name) >= before + times)
 
     def until(self, what: str, ask: Callable[[], bool], seconds: float = 120) -> None:
         limit = time.monotonic() + seconds
@@ -122,6 +126,14 @@ def make(kubectl: Kubectl, name: str = "a", **spec: Any) -> None:
     kubectl("wait", "--for=condition=SpecValid", f"detinf/{name}", WAIT)
 
 
+def settle(kubectl: Kubectl, name: str = "a") -> None:
+    """Wait until nothing more happens by itself: the status repeats the scheduler's words about both pods."""
+    for index in (0, 1):
+        kubectl("wait", f"--for=jsonpath={{.status.replicaStates[{index}].state}}=Pending", f"detinf/{name}", WAIT)
+        words = f"{{.status.replicaStates[{index}].message}}=Unschedulable: no nodes available to schedule pods"
+        kubectl("wait", f"--for=jsonpath={words}", f"detinf/{name}", WAIT)
+
+
 def children(kubectl: Kubectl, name: str = "a") -> dict[str, str]:
     """Return the uids of a resource's children by KIND/NAME."""
     listed = json.loads(kubectl("get", CHILDREN, "-l", f"{OWN},{names.LABEL_NAME}={name}", "-o", "json"))["items"]
@@ -129,19 +141,20 @@ def children(kubectl: Kubectl, name: str = "a") -> dict[str, str]:
 
 
 def test_settled_resource_is_not_written_and_not_by_a_restarted_controller(
-    kubectl: Kubectl, controller: Controller, audit: Audit
+    kubectl: Kubectl, controller: Controller, audit: Audit, namespace: str
 ) -> None:
     make(kubectl)
-    controller.look_again(5)
-    before = audit.writes()
+    settle(kubectl)
+    controller.look_again(audit, namespace, 3)
+    before = audit.writes(namespace)
     assert before
-    controller.look_again(10)
-    assert audit.writes() == before
+    controller.look_again(audit, namespace, 6)
+    assert audit.writes(namespace) == before
     controller.stop()
     controller.start()
-    controller.until("looks of the new process", lambda: controller.looked() >= 5)
-    assert audit.writes() == before
-    assert controller.failed() == 0
+    controller.look_again(audit, namespace, 4)
+    assert audit.writes(namespace) == before
+    assert controller.failures(namespace) == []
 
 
 def test_child_that_was_edited_by_hand_comes_back(kubectl: Kubectl, controller: Controller) -> None:
@@ -168,16 +181,16 @@ def test_child_that_was_deleted_by_hand_comes_back(kubectl: Kubectl, controller:
     assert len(children(kubectl)) >= 6
 
 
-def test_fields_of_another_manager_survive_a_change(kubectl: Kubectl, controller: Controller) -> None:
-    assert controller.process
+def test_fields_of_another_manager_survive_a_change(
+    kubectl: Kubectl, controller: Controller, audit: Audit, namespace: str
+) -> None:
     make(kubectl)
     theirs = ("--field-manager=somebody", "--overwrite")
     kubectl("annotate", "service", "a", "example.org/cost-centre=17", *theirs)
     kubectl("label", "statefulset", "a-0", "example.org/team=rl", *theirs)
     kubectl("apply", "--server-side", "-f", "-", given=resource(engine={"maxNumSeqs": 16}))
     kubectl("wait", "--for=jsonpath={.status.observedGeneration}=2", "detinf/a", WAIT)
-    kubectl("delete", "service", "a-replicas", "--ignore-not-found")
-    controller.look_again(3)
+    controller.look_again(audit, namespace, 3)
     assert "17" in kubectl("get", "service", "a", "-o", "jsonpath={.metadata.annotations}")
     assert "rl" in kubectl("get", "statefulset", "a-0", "-o", "jsonpath={.metadata.labels}")
 
@@ -191,13 +204,11 @@ def test_fewer_replicas_take_the_surplus_away(kubectl: Kubectl, controller: Cont
 
 
 def test_deleted_resource_takes_its_children_along_and_no_others(
-    kubectl: Kubectl, control_plane: ControlPlane, controller: Controller, namespace: str
+    kubectl: Kubectl, administrator: Kubectl, controller: Controller, audit: Audit, namespace: str
 ) -> None:
     """Two resources of one name in two namespaces, and a second one beside: neither notices."""
-    assert controller.process
     other = f"{namespace}-other"
-    command = [str(control_plane.bin / "kubectl"), "--kubeconfig", str(control_plane.kubeconfig)]
-    subprocess.run([*command, "create", "namespace", other], check=True, capture_output=True)
+    administrator("create", "namespace", other)
     elsewhere = functools.partial(kubectl, "--namespace", other)
     make(kubectl)
     make(kubectl, "b")
@@ -205,24 +216,28 @@ def test_deleted_resource_takes_its_children_along_and_no_others(
     before = [children(elsewhere), children(kubectl, "b")]
     kubectl("delete", "detinf/a", "--wait=true")
     kubectl("wait", "--for=delete", "-l", f"{names.LABEL_NAME}=a", f"{CHILDREN},pods", WAIT)
-    controller.look_again(3)
+    controller.look_again(audit, namespace, 3, "b")
+    controller.look_again(audit, other, 3)
     assert children(kubectl) == {}
     assert [children(elsewhere), children(kubectl, "b")] == before
     # A namespace with a resource in it ends: there is no finalizer, and nothing is made anew in it.
-    subprocess.run(
-        [*command, "delete", "namespace", other, "--wait=true", "--timeout=120s"], check=True, capture_output=True
-    )
+    administrator("delete", "namespace", other, "--wait=true", "--timeout=120s")
+    assert controller.failures(namespace) == []
+    assert controller.failures(other) == []
 
 
-def test_invalid_resource_is_told_so_and_left_alone(kubectl: Kubectl, controller: Controller, audit: Audit) -> None:
+def test_invalid_resource_is_told_so_once_and_left_alone(
+    kubectl: Kubectl, controller: Controller, audit: Audit, namespace: str
+) -> None:
     kubectl("apply", "--server-side", "-f", "-", given=resource(engine={"profile": "vllm-ascend-0.23"}))
     kubectl("wait", "--for=condition=SpecValid=False", "detinf/a", WAIT)
-    assert children(kubectl) == {}
-    before = audit.writes()
     make(kubectl, "b")  # the queue goes on
-    written = audit.writes()[len(before) :]
-    assert [line for line in written if line.endswith(("/a", "/a/status"))] == []
-    assert controller.failed() == 0
+    controller.look_again(audit, namespace, 3, "b")
+    assert children(kubectl) == {}
+    written = [line.partition("?")[0] for line in audit.writes(namespace)]
+    about = [line.rpartition(f"/{namespace}/")[2] for line in written]
+    assert [line for line in about if re.search("/a(-|/|$)", line)] == [f"{names.PLURAL}/a/status"]
+    assert controller.failures(namespace) == []
 
 
 def test_controller_was_refused_nothing_and_used_what_the_chart_grants(

@@ -12,7 +12,7 @@ import json
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from detinf.cluster.port import KINDS, ConflictError, InvalidError, Kind, Manifest
+from detinf.cluster.port import KINDS, ConflictError, InvalidError, Kind, Manifest, NamespaceEndsError
 
 Key = tuple[str, str, str]
 LIST_KEYS = {"conditions": "type", "ownerReferences": "uid", "env": "name", "containers": "name", "ports": "port"}
@@ -37,6 +37,8 @@ class FakeClusterApi:
         self.objects: dict[Key, Manifest] = {}
         self.owned: dict[tuple[Key, str], Any] = {}
         self.writes: list[str] = []
+        self.ends: dict[str, int] = {}
+        """Namespaces that terminate (403) or are gone (404): nothing can be made in them."""
         self.before: Callable[[str], None] = lambda _what: None
         self.now = now
         self._numbers = itertools.count(1)
@@ -72,6 +74,7 @@ class FakeClusterApi:
         """Create; None where the name is taken."""
         key = self._key(manifest)
         self.before(f"create {key}")
+        self._open(key)
         if key in self.objects:
             return None
         self.writes.append(f"create {key[0]} {key[2]}")
@@ -117,6 +120,11 @@ class FakeClusterApi:
             raise InvalidError(f"{manifest['kind']} is no kind of ours")
         return manifest["kind"], manifest["metadata"]["namespace"], manifest["metadata"]["name"]
 
+    def _open(self, key: Key) -> None:
+        """Refuse to make anything in a namespace that ends."""
+        if status := self.ends.get(key[1]):
+            raise NamespaceEndsError(f"{key}: the namespace ends", status=status)
+
     def _apply(self, manifest: Manifest, subresource: str) -> Manifest | None:
         key = self._key(manifest)
         self.before(f"apply{'-status' if subresource else ''} {key}")
@@ -126,6 +134,8 @@ class FakeClusterApi:
             if subresource:
                 return None
             raise ConflictError(f"{key}: uid mismatch", status=409)
+        if old is None:
+            self._open(key)
         if old is not None and wanted_uid not in {None, old["metadata"]["uid"]}:
             raise ConflictError(f"{key}: uid mismatch", status=409)
         part = (

@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from detinf.api import names
+
 WRITES = {"create", "update", "patch", "delete", "deletecollection"}
 
 
@@ -22,9 +24,25 @@ class Audit:
         lines = self.path.read_text(encoding="utf-8").splitlines()
         return [event for line in lines if (event := json.loads(line))["user"]["username"] == self.user]
 
-    def writes(self) -> list[str]:
-        """Return the user's writes, as VERB URI."""
-        return [f"{event['verb']} {event['requestURI']}" for event in self.events() if event["verb"] in WRITES]
+    def writes(self, namespace: str | None = None) -> list[str]:
+        """Return the user's writes, as VERB URI; those in one namespace, or all."""
+        return [
+            f"{event['verb']} {event['requestURI']}"
+            for event in self.events()
+            if event["verb"] in WRITES and namespace in {None, event["objectRef"].get("namespace")}
+        ]
+
+    def looks(self, namespace: str, name: str) -> int:
+        """Return how often the user read a resource: a controller's passes begin so.
+
+        One resource's passes do not overlap, so the next one's first read says that all of a pass is in the log.
+        """
+        wanted = ("get", namespace, names.PLURAL, name)
+        return sum(
+            (event["verb"], target.get("namespace"), target["resource"], target.get("name")) == wanted
+            for event in self.events()
+            if (target := event["objectRef"])
+        )
 
     def refused(self) -> list[str]:
         """Return what the user's rights did not cover."""

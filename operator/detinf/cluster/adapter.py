@@ -15,7 +15,16 @@ from kubernetes.aio import config
 from kubernetes.aio.client import ApiClient, Configuration
 
 from detinf.api.names import FIELD_MANAGER
-from detinf.cluster.port import KINDS, ClusterError, ConflictError, ForbiddenError, InvalidError, Kind, Manifest
+from detinf.cluster.port import (
+    KINDS,
+    ClusterError,
+    ConflictError,
+    ForbiddenError,
+    InvalidError,
+    Kind,
+    Manifest,
+    NamespaceEndsError,
+)
 
 REQUEST_SECONDS = 30
 APPLY = "application/apply-patch+yaml"
@@ -126,8 +135,7 @@ class KubernetesApi:
             raise ClusterError(f"{method} {path}: {type(error).__name__}: {error}") from error
         self.count(str(response.status), method)
         if 200 <= response.status < 300:
-            parsed: Manifest = json.loads(text)
-            return parsed
+            return parsed_answer(method, path, text)
         if response.status == 404 and missing_ok:
             return None
         raise error_of(method, path, response.status, text, response.headers.get("Retry-After"))
@@ -139,17 +147,37 @@ def _path(kind: Kind, namespace: str | None, name: str | None) -> str:
     return f"{root}{where}/{kind.plural}" + (f"/{name}" if name else "")
 
 
+def parsed_answer(method: str, path: str, text: bytes) -> Manifest:
+    """Return what a server says that did what was asked.
+
+    Raises:
+        ClusterError: where that is no JSON object: something on the way cut it short, or it is no API server.
+    """
+    try:
+        parsed = json.loads(text)
+    except ValueError as error:
+        raise ClusterError(f"{method} {path}: the answer is no JSON: {error}") from error
+    if not isinstance(parsed, dict):
+        raise ClusterError(f"{method} {path}: the answer is no JSON object but {type(parsed).__name__}")
+    return parsed
+
+
 def error_of(method: str, path: str, status: int, text: bytes, retry_after: str | None) -> ClusterError:
     """Return the error that an answer means; the API server's own words are in its message."""
     try:
-        words = str(json.loads(text).get("message") or text.decode())
+        answer = json.loads(text)
+        words = str(answer.get("message") or text.decode())
+        details = answer.get("details") or {}
     except (ValueError, AttributeError):
-        words = text.decode(errors="replace")  # right after a CRD is made, 404s are plain text
+        words, details = text.decode(errors="replace"), {}  # right after a CRD is made, 404s are plain text
     message = f"{method} {path}: {status}: {words[:1000]}"
     wait = float(retry_after) if retry_after and retry_after.isdigit() else None
     if status == 422 and "metadata.uid" in words:
         # Another object of that name: some kinds answer 409 to that, and others call the uid immutable (measured).
         return ConflictError(message, status=status)
+    causes = {cause.get("reason") for cause in details.get("causes") or []}
+    if (status == 403 and "NamespaceTerminating" in causes) or (status == 404 and details.get("kind") == "namespaces"):
+        return NamespaceEndsError(message, status=status)
     malformed = status == 500 and "failed to create typed patch object" in words
     kinds: dict[int, type[ClusterError]] = {
         400: InvalidError,

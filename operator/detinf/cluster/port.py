@@ -62,7 +62,11 @@ class InvalidError(ClusterError):
 
 
 class ForbiddenError(ClusterError):
-    """403; benign where the namespace is terminating."""
+    """403: our rights do not cover it, or an admission plug-in refuses it."""
+
+
+class NamespaceEndsError(ClusterError):
+    """403 in a namespace that terminates, 404 of one that is gone: nothing can be made there any more. Benign."""
 
 
 class ClusterApi(Protocol):

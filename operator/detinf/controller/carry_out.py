@@ -5,7 +5,7 @@ from __future__ import annotations
 import structlog
 
 from detinf.api import names
-from detinf.cluster.port import ClusterApi, ConflictError, ForbiddenError
+from detinf.cluster.port import ClusterApi, ConflictError, NamespaceEndsError
 from detinf.controller.actions import Apply, Create, Delete
 from detinf.controller.decide import Decision
 from detinf.controller.events import event
@@ -37,10 +37,9 @@ async def carry_out(api: ClusterApi, observed: Observed, decision: Decision, *, 
                     "status": decision.status,
                 }
             )
-    except ForbiddenError as error:
-        if "is being terminated" not in str(error):
-            raise
-        log.info("namespace terminates", namespace=observed.namespace)
+    except NamespaceEndsError as error:
+        # What is in a namespace goes in any order: the resource may be the last to go.
+        log.info("namespace ends", error=str(error))
     except ConflictError as error:
         # Another object of that name: a re-created namesake. The next pass sees it.
         log.info("conflict", error=str(error))

@@ -291,6 +291,17 @@ async def test_invalid_spec_leaves_what_runs_alone_and_says_why() -> None:
     assert "InvalidSpec" in events(fleet)
 
 
+@pytest.mark.parametrize("status_code", [403, 404])
+async def test_namespace_that_ends_is_no_error_and_nothing_is_made_in_it(status_code: int) -> None:
+    """What is in a namespace goes in any order: here the resource is the last to go."""
+    fleet = fleet_with()
+    await settle(fleet)
+    fleet.api.ends[NAMESPACE] = status_code
+    resources = (names.KIND, NAMESPACE, NAME)
+    fleet.api.objects = {resources: fleet.api.objects[resources]}
+    assert not await reconcile(fleet)
+
+
 async def run_with_a_crash(flow: str, at: int) -> tuple[dict[str, Any], bool]:
     """Run a flow whose controller is killed before its write number ``at``; return the end and whether that came."""
     fleet = fleet_with()
