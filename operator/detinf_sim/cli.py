@@ -31,6 +31,7 @@ PLAIN_FLAGS = (
     "--compilation-config",
     "--additional-config",
     "--distributed-executor-backend",
+    "--api-server-count",
     "--middleware",
 )
 """Flags of vLLM that are taken and change nothing here."""

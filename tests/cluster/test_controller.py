@@ -229,7 +229,7 @@ def test_deleted_resource_takes_its_children_along_and_no_others(
 def test_invalid_resource_is_told_so_once_and_left_alone(
     kubectl: Kubectl, controller: Controller, audit: Audit, namespace: str
 ) -> None:
-    kubectl("apply", "--server-side", "-f", "-", given=resource(engine={"profile": "vllm-ascend-0.23"}))
+    kubectl("apply", "--server-side", "-f", "-", given=resource(engine={"profile": "vllm-ascend-0.18"}))
     kubectl("wait", "--for=condition=SpecValid=False", "detinf/a", WAIT)
     make(kubectl, "b")  # the queue goes on
     controller.look_again(audit, namespace, 3, "b")

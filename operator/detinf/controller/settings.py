@@ -11,6 +11,7 @@ from pydantic.alias_generators import to_camel
 
 from detinf.api.validation import KnownProfile, Rules
 from detinf.engines import catalogue
+from detinf.engines.profile import Profile
 
 PullPolicy = Literal["Always", "IfNotPresent", "Never"]
 
@@ -33,6 +34,8 @@ class OperatorSettings:
     """Engine profile of a resource that names none."""
     profile_images: Mapping[str, str] = field(default_factory=dict)
     """Image by profile, before the profile's own."""
+    profiles: Mapping[str, Profile] = field(default_factory=lambda: catalogue.PROFILES)
+    """Engine profiles by name: this release's, and the site's."""
     host_path_prefixes: tuple[str, ...] = ()
     """Folders of the nodes that resources may mount models from."""
     solo_interval_seconds: int = 15
@@ -43,7 +46,7 @@ class OperatorSettings:
     def rules(self) -> Rules:
         """Return what resources are validated against."""
         return Rules(
-            profiles={name: KnownProfile(p.image, p.uses_devices) for name, p in catalogue.PROFILES.items()},
+            profiles={name: KnownProfile(p.image, p.uses_devices) for name, p in self.profiles.items()},
             default_profile=self.default_profile,
             profile_images=self.profile_images,
             host_path_prefixes=self.host_path_prefixes,
@@ -66,6 +69,7 @@ class _File(BaseModel):
     image_pull_secrets: list[_Secret] = Field(default_factory=list)
     default_profile: str = ""
     profile_images: dict[str, str] = Field(default_factory=dict)
+    profiles: list[dict[str, Any]] = Field(default_factory=list)
     host_path_prefixes: list[str] = Field(default_factory=list)
     solo_interval_seconds: int = Field(default=15, ge=1, le=86_400)
     width_interval_seconds: int = Field(default=60, ge=1, le=86_400)
@@ -92,10 +96,14 @@ def parse(mapping: Mapping[str, Any]) -> OperatorSettings:
             f"{where}: {first['msg']} (got {first.get('input')!r:.120}); correct it in the chart's values; "
             f"the settings are {known}"
         ) from error
+    try:
+        profiles = catalogue.with_site(file.profiles)
+    except catalogue.ProfileError as error:
+        raise SettingsError(f"profiles: {error} in the chart's engine.profiles") from error
     for name in (file.default_profile, *file.profile_images):
-        if name and name not in catalogue.PROFILES:
+        if name and name not in profiles:
             raise SettingsError(
-                f"engine profile {name!r} is unknown; this release has {', '.join(sorted(catalogue.PROFILES))}: "
+                f"engine profile {name!r} is unknown; there are {', '.join(sorted(profiles))}: "
                 "correct the chart's engine.defaultProfile and engine.images"
             )
     for prefix in file.host_path_prefixes:
@@ -110,6 +118,7 @@ def parse(mapping: Mapping[str, Any]) -> OperatorSettings:
         image_pull_secrets=tuple(secret.name for secret in file.image_pull_secrets),
         default_profile=file.default_profile or None,
         profile_images=dict(file.profile_images),
+        profiles=profiles,
         host_path_prefixes=tuple(file.host_path_prefixes),
         solo_interval_seconds=file.solo_interval_seconds,
         width_interval_seconds=file.width_interval_seconds,

@@ -1,103 +1,227 @@
-"""What a profile is: what is known of one engine release, as data."""
+"""What a profile is: what is known of one engine release, as data.
+
+The files are ``profiles/*.yaml``; the chart's owner may add others (``engine.profiles``), held to the same schema.
+Every fact has its reason and its source: ``PACKAGE FILE | TEXT``, where the text stands in that file of the published
+package, or ``document NAME | TEXT`` for what no package says. ``tests/sources`` resolves them.
+"""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from typing import Annotated, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic.alias_generators import to_camel
+
+Text = Annotated[str, Field(min_length=8)]
+Flag = Annotated[str, Field(pattern=r"^--[a-z0-9][a-z0-9-]*$")]
+VariableName = Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")]
+Source = Annotated[str, Field(pattern=r"^(vllm|vllm-ascend|detinf|document) [^|]+ \| .+$")]
 
 
-@dataclass(frozen=True)
-class Argument:
-    """One argument after ``vllm serve MODEL``, and why it is there."""
+class Part(BaseModel):
+    """A part of a profile; an unknown key is a typing error, and refused."""
 
-    flag: str
-    reason: str
+    model_config = ConfigDict(
+        alias_generator=to_camel, populate_by_name=True, extra="forbid", frozen=True, use_attribute_docstrings=True
+    )
+
+
+class Fact(Part):
+    """Something that is known of an engine, why it matters, and where it is written."""
+
+    reason: Text
+    source: Source
+
+
+class Argument(Fact):
+    """One argument after ``vllm serve MODEL``; whoever runs the engine cannot change it."""
+
+    flag: Flag
     value: str | None = None
-    """Text with the placeholders of ``detinf.engines.plan.values``; None for a flag that stands alone."""
+    """Text with the placeholders of ``detinf.engines.plan.values``; absent for a flag that stands alone."""
 
 
-@dataclass(frozen=True)
-class Variable:
-    """One environment variable, and why it is there."""
+class Variable(Fact):
+    """One environment variable of the plan."""
 
-    name: str
+    name: VariableName
     value: str
-    reason: str
 
 
-@dataclass(frozen=True)
-class Unset:
-    """One environment variable that must not be there, and why."""
+class PodVariable(Part):
+    """One variable of the container that is no part of the plan: it differs by pod, or cannot change outputs."""
+
+    name: VariableName
+    value: str | None = None
+    field: str | None = None
+    """Field of the pod whose value it has, such as ``status.podIP``."""
+    reason: Text
+
+    @model_validator(mode="after")
+    def _one(self) -> Self:
+        if (self.value is None) == (self.field is None):
+            raise ValueError("podVariables: give exactly one of value and field")
+        return self
+
+
+class Unset(Fact):
+    """One environment variable that must not be there."""
+
+    name: VariableName
+
+
+class LockedFlags(Fact):
+    """Flags that nobody may set, beside those of ``arguments``."""
+
+    flags: Annotated[tuple[str, ...], Field(min_length=1)]
+    """Long flags without ``--no-``, and their short spellings."""
+    remedy: Text
+
+
+class LockedVariables(Fact):
+    """Variables that nobody may set, beside those of ``variables`` and ``unset``."""
+
+    names: Annotated[tuple[str, ...], Field(min_length=1)]
+    """Names, or prefixes that end with ``*``."""
+    remedy: Text
+
+
+class LockedKeys(Fact):
+    """Keys of a flag that takes JSON, to say by name what is wrong with one; the flag as a whole is locked anyway."""
+
+    flag: Flag
+    keys: Annotated[tuple[str, ...], Field(min_length=1)]
+
+
+class AllowedFlag(Part):
+    """A flag that a resource may add (``engine.extraArgs``)."""
+
+    flag: Flag
+    takes: Literal["Nothing", "Value"] = "Value"
+    values: tuple[str, ...] | None = None
+    """Allowed values, where not all are."""
+    reason: Text
+    """Why it cannot break the promise."""
+
+
+class AllowedVariable(Part):
+    """A variable that a resource may set (``engine.env``)."""
+
+    name: VariableName
+    reason: Text
+
+
+class Refused(Fact):
+    """Values of a field that this engine is refused with."""
+
+    field: str
+    """Such as ``spec.model.dtype``."""
+    values: tuple[str, ...]
+    remedy: Text
+
+
+class Symbol(Fact):
+    """What a name must be in every worker once it has warmed up (``detinf.documents.PlanSymbol``)."""
 
     name: str
-    reason: str
-
-
-@dataclass(frozen=True)
-class Symbol:
-    """What a name must be in every worker once it has warmed up, and why (``detinf.documents.PlanSymbol``)."""
-
-    name: str
-    reason: str
     same_as: str | None = None
     values: tuple[str, ...] = ()
 
 
-@dataclass(frozen=True)
-class Setting:
-    """What the engine's effective configuration must hold at a path of ``VllmConfig``, and why."""
+class Setting(Fact):
+    """What the engine's effective configuration must hold at a path of ``VllmConfig``."""
 
     path: str
     value: str
     """JSON text with the placeholders of ``detinf.engines.plan.values``."""
-    reason: str
 
 
-@dataclass(frozen=True)
-class FailureLine:
+class FailureLine(Fact):
     """A text in the engine's log that means that it must not go on, and what it tells."""
 
     text: str
-    reason: str
 
 
-@dataclass(frozen=True)
-class IdentityFile:
+class IdentityFile(Fact):
     """A file of the engine's image whose bytes can change a number; its digest is in the fingerprint."""
 
     name: str
     path: str
     """With ``${VARIABLE}`` of the engine's environment."""
-    reason: str
 
 
-@dataclass(frozen=True)
-class Profile:
-    """One engine release family."""
+class HostPath(Fact):
+    """A path of the node that the engine sees read-only."""
+
+    name: Annotated[str, Field(pattern=r"^[a-z]([-a-z0-9]*[a-z0-9])?$")]
+    path: str
+    type: Literal["Directory", "File"]
+
+
+class Gap(Fact):
+    """Where this release breaks its own promise, and what closes that."""
 
     name: str
-    description: str
-    image: str | None
-    """Image where neither the resource nor the chart names one; None where none is published."""
+    closure: str | None = None
+    """What closes it; absent where nothing does yet."""
+
+
+class NotApplicable(Fact):
+    """A stimulus that cannot disturb this engine, and what proves that it could not."""
+
+    stimulus: str
+    witness: Text
+
+
+class Validated(Fact):
+    """Models that somebody validated on these chips."""
+
+    models: Annotated[tuple[str, ...], Field(min_length=1)]
+    """Last part of their names, as in ``Qwen3-8B``."""
+    chips: Annotated[tuple[str, ...], Field(min_length=1)]
+
+
+class Profile(Part):
+    """One engine release family."""
+
+    name: Annotated[str, Field(pattern=r"^[a-z0-9]([-a-z0-9.]*[a-z0-9])?$", max_length=63)]
+    description: Text
+    packages: dict[str, tuple[str, ...]] = {}
+    """Versions that the profile is for, by distribution: the guard refuses an image with another one."""
+    pre_release: bool = False
+    image: str | None = None
+    """Image where neither the resource nor the chart names one; absent where none is published."""
     uses_devices: bool
     """Whether a replica takes ``parallelism.tensor`` NPUs; without them the plan expects none."""
+    is_real: bool = True
+    """Whether a PASS says something about NPU kernels."""
     arguments: tuple[Argument, ...]
     """Of the plan: everything that can change outputs."""
-    variables: tuple[Variable, ...]
-    """Of the plan: set by the guard, verified on the running engine."""
-    unset: tuple[Unset, ...]
+    variables: tuple[Variable, ...] = ()
+    """Of the plan: set by the guard after ``scripts``, verified on the running engine."""
+    unset: tuple[Unset, ...] = ()
     """Of the plan: the guard refuses to start an engine that has them."""
-    pod_variables: tuple[Variable, ...]
-    """Set on the container and outside the plan: they cannot change outputs."""
-    middleware: str | None
-    """``--middleware`` that puts the boot into every answer; None where the engine does that by itself."""
-    processes: tuple[str, ...]
+    pod_variables: tuple[PodVariable, ...] = ()
+    """Set on the container and outside the plan."""
+    locked_flags: tuple[LockedFlags, ...] = ()
+    locked_keys: tuple[LockedKeys, ...] = ()
+    locked_variables: tuple[LockedVariables, ...] = ()
+    allowed_flags: tuple[AllowedFlag, ...] = ()
+    allowed_variables: tuple[AllowedVariable, ...] = ()
+    refused: tuple[Refused, ...] = ()
+    middleware: str | None = None
+    """``--middleware`` that puts the boot into every answer; absent where the engine does that by itself."""
+    processes: Annotated[tuple[str, ...], Field(min_length=1)]
     """Who has to attest before the replica may serve; every rank of ``worker`` comes to it."""
-    gate_widths: tuple[int, ...]
+    gate_widths: tuple[int, ...] = (2, 8, 16)
     """Widths that the gate proves, where ``maxNumSeqs`` allows them."""
-    default_requests: tuple[tuple[str, str], ...] = ()
+    default_requests: dict[str, str] = {}
     """Resource requests of the engine container where the resource names none."""
     shared_memory: str = "1Gi"
     """Size limit of /dev/shm, which workers exchange tensors through."""
+    host_paths: tuple[HostPath, ...] = ()
+    supplemental_groups: tuple[int, ...] = ()
+    """Groups of the engine's processes, such as the one that owns the device nodes."""
     worker: str | None = None
     """``module:Class`` of the engine's workers, where the plug-in attests in them."""
     initialiser: str | None = None
@@ -108,3 +232,47 @@ class Profile:
     failure_lines: tuple[FailureLine, ...] = ()
     scripts: tuple[str, ...] = ()
     """Shell scripts that the guard sources before it sets ``variables``."""
+    gaps: tuple[Gap, ...] = ()
+    not_applicable: tuple[NotApplicable, ...] = ()
+    validated: tuple[Validated, ...] = ()
+    metrics: dict[str, str] = {}
+    """Names of the engine's series by what the probe needs them for."""
+
+    @property
+    def pinned_variables(self) -> list[str]:
+        """Names that are set, or must not be there."""
+        listed = ([item.name for item in self.variables], [item.name for item in self.unset])
+        return [*listed[0], *listed[1], *(item.name for item in self.pod_variables)]
+
+    @model_validator(mode="after")
+    def _without_contradiction(self) -> Self:
+        for what, listed in (
+            ("arguments", [item.flag for item in self.arguments]),
+            ("allowedFlags", [item.flag for item in self.allowed_flags]),
+            ("variables, unset and podVariables", self.pinned_variables),
+        ):
+            if twice := sorted({item for item in listed if listed.count(item) > 1}):
+                raise ValueError(f"{what}: {', '.join(twice)} stands there twice; keep one")
+        locked = {base(item.flag) for item in self.arguments}
+        locked |= {flag for group in self.locked_flags for flag in group.flags}
+        if both := sorted(locked & {item.flag for item in self.allowed_flags}):
+            raise ValueError(f"allowedFlags: {', '.join(both)} is locked too; remove it from one of the lists")
+        pinned = {*self.pinned_variables, *(name for group in self.locked_variables for name in group.names)}
+        if both := sorted(pinned & {item.name for item in self.allowed_variables}):
+            raise ValueError(f"allowedVariables: {', '.join(both)} is locked too; remove it from one of the lists")
+        return self
+
+    def locked_variable(self, name: str) -> LockedVariables | None:
+        """Return the entry that locks a variable by name; exact names go before prefixes."""
+        for exact in (True, False):
+            for group in self.locked_variables:
+                for item in group.names:
+                    matches = name == item if exact else item.endswith("*") and name.startswith(item[:-1])
+                    if matches:
+                        return group
+        return None
+
+
+def base(flag: str) -> str:
+    """Return the flag that ``--no-x`` is a spelling of."""
+    return "--" + flag.removeprefix("--").removeprefix("no-")

@@ -26,7 +26,9 @@ def plan_for(spec: Spec, settings: OperatorSettings) -> Plan:
     Raises:
         LookupError: where the profile or the image is missing, which validation would have said.
     """
-    choice = catalogue.choose(spec, default_profile=settings.default_profile, images=settings.profile_images)
+    choice = catalogue.choose(
+        spec, default_profile=settings.default_profile, images=settings.profile_images, profiles=settings.profiles
+    )
     topology = expected_topology(spec, uses_devices=choice.profile.uses_devices)
     return build_plan(spec, choice.profile, choice.image, topology)
 

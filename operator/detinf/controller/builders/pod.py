@@ -13,9 +13,8 @@ from detinf.controller.builders.probe_settings import served_name
 from detinf.controller.builders.quantity import canonical_quantity
 from detinf.controller.settings import OperatorSettings
 from detinf.documents import Plan
-from detinf.engines.catalogue import PROFILES
 from detinf.engines.plan import mount_path, revision_of
-from detinf.engines.profile import Profile
+from detinf.engines.profile import PodVariable, Profile
 from detinf.guard import layout
 from detinf.topology.expected import node_labels
 
@@ -29,7 +28,7 @@ PLAN, SETTINGS, DELIVERY, PODINFO, MODEL, SHM = "plan", "probe-settings", "basel
 
 def pod_spec(resource: Resource, spec: Spec, plan: Plan, settings: OperatorSettings) -> Manifest:
     """Return the pod's spec."""
-    profile = PROFILES[plan.profile]
+    profile = settings.profiles[plan.profile]
     scheduling = spec.scheduling
     pod: Manifest = {
         "automountServiceAccountToken": False,
@@ -45,6 +44,8 @@ def pod_spec(resource: Resource, spec: Spec, plan: Plan, settings: OperatorSetti
         "containers": [engine(resource, spec, plan, profile, settings)],
         "volumes": volumes(resource, spec, plan, profile),
     }
+    if profile.supplemental_groups:
+        pod["securityContext"]["supplementalGroups"] = list(profile.supplemental_groups)
     optional: dict[str, Any] = {
         "imagePullSecrets": [{"name": secret} for secret in settings.image_pull_secrets],
         "nodeSelector": dict(scheduling.node_selector) | (node_labels(spec) if profile.uses_devices else {}),
@@ -71,6 +72,12 @@ def _container_security() -> dict[str, Any]:
 
 def _field(name: str, path: str) -> dict[str, Any]:
     return {"name": name, "valueFrom": {"fieldRef": {"fieldPath": path}}}
+
+
+def _pod_variable(variable: PodVariable) -> dict[str, Any]:
+    if variable.field is not None:
+        return _field(variable.name, variable.field)
+    return {"name": variable.name, "value": variable.value}
 
 
 def _identity() -> list[dict[str, Any]]:
@@ -149,7 +156,7 @@ def engine(resource: Resource, spec: Spec, plan: Plan, profile: Profile, setting
         "image": plan.image,
         "imagePullPolicy": settings.image_pull_policy,
         "command": engine_command(resource, spec, plan, profile),
-        "env": [*_identity(), *({"name": item.name, "value": item.value} for item in profile.pod_variables)],
+        "env": [*_identity(), *(_pod_variable(item) for item in profile.pod_variables)],
         "ports": [{"name": "http", "containerPort": layout.ENGINE_PORT, "protocol": "TCP"}],
         "resources": engine_resources(spec, profile),
         "startupProbe": {
@@ -174,6 +181,7 @@ def engine(resource: Resource, spec: Spec, plan: Plan, profile: Profile, setting
             _mount(MODEL, mount_path(spec.model.source)),
             _mount(TMP, "/tmp", read_only=False),  # noqa: S108 - an emptyDir
             _mount(SHM, "/dev/shm", read_only=False),  # noqa: S108 - an emptyDir in memory
+            *(_mount(item.name, item.path) for item in profile.host_paths),
         ],
     }
 
@@ -215,4 +223,5 @@ def volumes(resource: Resource, spec: Spec, plan: Plan, profile: Profile) -> lis
         {"name": TMP, "emptyDir": {}},
         {"name": PROBE_TMP, "emptyDir": {"sizeLimit": "16Mi"}},
         {"name": SHM, "emptyDir": {"medium": "Memory", "sizeLimit": profile.shared_memory}},
+        *({"name": item.name, "hostPath": {"path": item.path, "type": item.type}} for item in profile.host_paths),
     ]

@@ -8,7 +8,6 @@ from detinf.cluster.port import Manifest
 from detinf.controller.builders.parts import Resource, config_map, name_of
 from detinf.controller.settings import OperatorSettings
 from detinf.documents import GateSettings, Plan, ProbeSettings, ScheduleSettings
-from detinf.engines.catalogue import PROFILES
 from detinf.engines.plan import gate_widths
 from detinf.guard import layout
 
@@ -24,7 +23,7 @@ def settings_document(resource: Resource, spec: Spec, plan: Plan, settings: Oper
         promise=spec.promise,
         served_model_name=served_name(resource, spec),
         gate=GateSettings(
-            widths=gate_widths(spec, PROFILES[plan.profile]), timeout_seconds=settings.gate_timeout_seconds
+            widths=gate_widths(spec, settings.profiles[plan.profile]), timeout_seconds=settings.gate_timeout_seconds
         ),
         schedule=ScheduleSettings(
             solo_interval_seconds=settings.solo_interval_seconds,

@@ -13,7 +13,6 @@ from detinf.controller.builders.parts import Resource, metadata, name_of
 from detinf.controller.builders.pod import pod_spec
 from detinf.controller.settings import OperatorSettings
 from detinf.documents import Plan, PlanTopology
-from detinf.engines.catalogue import PROFILES
 from detinf.engines.plan import build_plan, revision_of
 from detinf.guard.canonical import digest, short
 
@@ -28,7 +27,7 @@ def runtime_of(profile: str, settings: OperatorSettings) -> str:
     tolerations, is not in it: a new version of the operator must not restart engines, while a change of the resource
     must not be held back.
     """
-    plan = build_plan(SAMPLE_SPEC, PROFILES[profile], "sample", PlanTopology(devices=1))
+    plan = build_plan(SAMPLE_SPEC, settings.profiles[profile], "sample", PlanTopology(devices=1))
     return short(digest(pod_spec(SAMPLE, SAMPLE_SPEC, plan, settings)))
 
 

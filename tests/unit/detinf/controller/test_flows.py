@@ -282,7 +282,7 @@ async def test_invalid_spec_leaves_what_runs_alone_and_says_why() -> None:
     await settle(fleet)
     objects = {key for key in fleet.api.objects if key[0] != "Event"}
     broken = copy.deepcopy(fleet.api.objects[names.KIND, NAMESPACE, NAME])
-    broken["spec"]["engine"] = {"profile": "vllm-ascend-0.23"}
+    broken["spec"]["engine"] = {"profile": "vllm-ascend-0.18"}
     fleet.api.put(broken)
     await settle(fleet)
     assert {key for key in fleet.api.objects if key[0] != "Event"} == objects

@@ -1,4 +1,4 @@
-"""The children of three resources, reviewed as data under ``golden/``.
+"""The children of the examples, reviewed as data under ``golden/``.
 
 A change on purpose: run with ``DETINF_WRITE_GOLDEN=1``, read the difference, and commit it with the code.
 """
@@ -27,7 +27,7 @@ from detinf_sim.cli import parser
 
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parents[4]
-EXAMPLES = ["minimal", "simulated", "vllm-cpu"]
+EXAMPLES = ["minimal", "simulated", "vllm-ascend", "vllm-cpu"]
 DOCUMENTS = ROOT / "tests" / "fixtures" / "documents"
 SETTINGS = OperatorSettings(
     probe_image="localhost/detinf/probe:dev",

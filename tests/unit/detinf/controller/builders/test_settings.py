@@ -49,7 +49,7 @@ def test_the_file_as_the_chart_writes_it_is_read_whole() -> None:
         ({"probeImages": "x"}, ["probeImages", "the settings are probeImage, "]),
         ({"imagePullPolicy": "Sometimes"}, ["imagePullPolicy", "'Sometimes'", "IfNotPresent"]),
         ({"soloIntervalSeconds": 0}, ["soloIntervalSeconds", "got 0"]),
-        ({"defaultProfile": "vllm-ascend-0.23"}, ["'vllm-ascend-0.23'", "simulated, vllm-cpu-0.32"]),
+        ({"defaultProfile": "vllm-ascend-0.18"}, ["'vllm-ascend-0.18'", "simulated, vllm-ascend-0.23"]),
         ({"profileImages": {"simulatd": "a:1"}}, ["'simulatd'", "engine.images"]),
         ({"hostPathPrefixes": ["data"]}, ["hostPathPrefixes", "'data'", "models.hostPathPrefixes"]),
         ({"hostPathPrefixes": ["/data/.."]}, ["hostPathPrefixes", "'/data/..'"]),
