@@ -8,8 +8,8 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from detinf.guard.errors import RefusedError
-from detinf.guard.layout import BOOT_VARIABLE, TRACE_VARIABLE
 from detinf.guard.plan import Plan
+from detinf.guard.scripts import sourced
 
 EXEC_SECONDS = 10
 """What a process may take from the start of an exec to the kernel's showing its environment; some milliseconds."""
@@ -31,27 +31,36 @@ def problems(plan: Plan, environment: Mapping[str, str]) -> list[str]:
     return found
 
 
+def contradictions(plan: Plan, environment: Mapping[str, str]) -> list[str]:
+    """Return what a container sets otherwise than the plan; what it leaves to us is no contradiction."""
+    return problems(plan, plan.variables | dict(environment))
+
+
 def engine_environment(
-    plan: Plan, environment: Mapping[str, str], *, boot: str, guard_dir: str, trace: str
+    plan: Plan, environment: Mapping[str, str], own: Mapping[str, str], guard: str
 ) -> dict[str, str]:
-    """Return the environment for the engine.
+    """Return the environment for the engine: the container's, what set-up scripts make of it, then the plan's.
 
     A variable of the plan that the container sets differently is not overwritten in silence: somebody believes in
-    that value, and must learn that it is not in effect.
+    that value, and must learn that it is not in effect. What a script sets is overwritten: that is why it runs first
+    (``nnal/atb/set_env.sh`` exports ``ATB_MATMUL_SHUFFLE_K_ENABLE=1``).
+
+    Args:
+        plan: the plan.
+        environment: the container's.
+        own: the guard's own variables, for the processes of the engine.
+        guard: folder in which every engine process finds the middleware and the plug-in.
 
     Raises:
-        RefusedError: where the container contradicts the plan.
+        RefusedError: where the container contradicts the plan, or a script does not run.
     """
-    wanted = dict(environment)
-    for name, value in plan.variables.items():
-        wanted.setdefault(name, value)
+    if found := contradictions(plan, environment):
+        raise RefusedError(*found)
+    wanted = sourced(plan.scripts, environment) | plan.variables
     if found := problems(plan, wanted):
         raise RefusedError(*found)
-    wanted[BOOT_VARIABLE] = boot
-    wanted[TRACE_VARIABLE] = trace
-    # The middleware and the plug-in are found here by every engine process.
-    wanted["PYTHONPATH"] = os.pathsep.join(part for part in (guard_dir, environment.get("PYTHONPATH", "")) if part)
-    return wanted
+    path = os.pathsep.join(part for part in (guard, wanted.get("PYTHONPATH", "")) if part)
+    return {**wanted, **own, "PYTHONPATH": path}
 
 
 def read_environ(process: int) -> bytes:

@@ -66,7 +66,14 @@ def instruction_sets(cpuinfo: Path = Path("/proc/cpuinfo")) -> list[str]:
     return sorted(flags & set(INSTRUCTION_SETS))
 
 
-def identity(plan: Plan, devices: Devices, *, model_config: str, packages: dict[str, str]) -> dict[str, Any]:
+def python_version() -> str:
+    """Return the interpreter's version as far as it can change a number."""
+    return f"{sys.version_info[0]}.{sys.version_info[1]}"
+
+
+def identity(
+    plan: Plan, devices: Devices, *, model_config: str, packages: dict[str, str], files: dict[str, str] | None = None
+) -> dict[str, Any]:
     """Return Tier N.
 
     Args:
@@ -74,6 +81,7 @@ def identity(plan: Plan, devices: Devices, *, model_config: str, packages: dict[
         devices: what the device tree says.
         model_config: digest of the model's config.json.
         packages: versions by distribution name.
+        files: digests by name of the files that the plan lists.
     """
     hardware: dict[str, Any] = {
         "devices": len(devices.physical_ids),
@@ -86,14 +94,15 @@ def identity(plan: Plan, devices: Devices, *, model_config: str, packages: dict[
     if not devices.physical_ids:
         # Without an accelerator the processor does the arithmetic.
         hardware["instructionSets"] = instruction_sets()
-    return {
+    tier_n = {
         "schema": 1,
         "plan": plan.document,
         "hardware": hardware,
         "packages": packages,
-        "python": f"{sys.version_info[0]}.{sys.version_info[1]}",
+        "python": python_version(),
         "modelConfig": model_config,
     }
+    return tier_n | {"files": files} if files else tier_n
 
 
 def fingerprint(tier_n: dict[str, Any]) -> str:

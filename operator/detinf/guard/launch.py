@@ -10,14 +10,20 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from detinf.guard import devices, environment, identity, supervise
-from detinf.guard.canonical import encode
+from detinf.guard import attestation, devices, environment, files, identity, supervise
+from detinf.guard.attestation import GUARD, Start
 from detinf.guard.errors import RefusedError
-from detinf.guard.layout import ATTESTATION_PREFIX, TRACE_NAME, attestation_path
+from detinf.guard.layout import (
+    ATTESTATION_PREFIX,
+    BOOT_VARIABLE,
+    PLAN_VARIABLE,
+    SHARED_VARIABLE,
+    TRACE_NAME,
+    TRACE_VARIABLE,
+)
 from detinf.guard.plan import Plan, check_command, read_plan
 from detinf.guard.vocabulary import read_vocabulary
-
-PROCESS = "guard"
+from detinf.guard.watch import Watch
 
 
 @dataclass(frozen=True)
@@ -32,24 +38,11 @@ class Places:
 
 @dataclass(frozen=True)
 class Facts:
-    """What was verified before the start."""
+    """What was verified."""
 
     vocabulary: dict[str, Any]
     tier_n: dict[str, Any]
     placement: dict[str, Any]
-
-
-def forget_attestations(shared: Path) -> None:
-    """Remove what an earlier boot attested and traced: the first act, since the probe believes these files.
-
-    Raises:
-        RefusedError: where the folder cannot be written.
-    """
-    try:
-        for path in (*shared.glob(f"{ATTESTATION_PREFIX}*"), *shared.glob(f"{TRACE_NAME}*")):
-            path.unlink(missing_ok=True)
-    except OSError as error:
-        raise RefusedError(f"attestation: {shared}: {error.strerror}; mount a writable emptyDir there") from error
 
 
 def check_writable(shared: Path) -> None:
@@ -58,7 +51,7 @@ def check_writable(shared: Path) -> None:
     Raises:
         RefusedError: where the folder cannot be written.
     """
-    draft = shared / f"{ATTESTATION_PREFIX}{PROCESS}.draft"
+    draft = shared / f"{ATTESTATION_PREFIX}{GUARD}.draft"
     try:
         draft.touch()
         draft.unlink()
@@ -66,77 +59,100 @@ def check_writable(shared: Path) -> None:
         raise RefusedError(f"attestation: {shared}: {error.strerror}; mount a writable emptyDir there") from error
 
 
-def read_facts(plan: Plan, places: Places) -> Facts:
-    """Verify the device tree and the model, and return the identity that they and the plan make.
+def read_facts(plan: Plan, places: Places, engine: dict[str, str]) -> Facts:
+    """Verify the device tree, the listed files and the model, and return the identity that they and the plan make.
+
+    Args:
+        plan: the plan.
+        places: where things are.
+        engine: the engine's environment.
 
     Raises:
         RefusedError: where something differs from the plan.
     """
     seen = devices.observe(places.root)
     devices.check(plan.topology, seen)
+    digests = files.digests(plan.files, engine, places.root)
     vocabulary, model_config = read_vocabulary(places.root / plan.model_path.lstrip("/"))
-    tier_n = identity.identity(plan, seen, model_config=model_config, packages=identity.package_versions())
+    packages = identity.package_versions()
+    tier_n = identity.identity(plan, seen, model_config=model_config, packages=packages, files=digests)
     return Facts(vocabulary, tier_n, identity.placement(seen, os.environ.get("NODE_NAME", "")))
 
 
-def attest(plan: Plan, before: Facts, after: Facts, *, boot: str, started_ms: int, shared: Path) -> None:
-    """Write the guard's attestation, whole or not at all.
+def attest(start: Start, after: Facts, shared: Path) -> None:
+    """Write the guard's attestation.
 
     Raises:
         RefusedError: where the folder cannot be written.
     """
-    document = {
-        "schema": 1,
-        "process": PROCESS,
-        "boot": boot,
-        "bootStartedUnixMs": started_ms,
-        "planDigest": plan.digest,
-        "expectedFingerprint": identity.fingerprint(before.tier_n),
-        "fingerprint": identity.fingerprint(after.tier_n),
-        "identity": after.tier_n,
-        "placement": after.placement,
-        "vocabulary": after.vocabulary,
-        "checks": ["plan", "command", "environment", "devices", "model", "process-environment"],
-    }
-    target = Path(attestation_path(PROCESS, str(shared)))
-    draft = target.with_suffix(".draft")
-    try:
-        draft.write_bytes(encode(document))
-        draft.chmod(0o644)
-        draft.replace(target)
-    except OSError as error:
-        raise RefusedError(f"attestation: {target}: {error.strerror}; mount a writable emptyDir there") from error
+    attestation.write(
+        start,
+        GUARD,
+        shared,
+        identity=after.tier_n,
+        vocabulary=after.vocabulary,
+        placement=after.placement,
+        checks=["plan", "command", "environment", "devices", "model", "process-environment"],
+    )
 
 
 def launch(command: list[str], places: Places) -> int:
     """Run the engine under its plan and return its exit code.
 
     Raises:
-        RefusedError: where something does not verify; the engine does not run then.
+        RefusedError: where something does not verify; the engine does not run then, or no longer.
     """
     supervise.end_on_signals()
-    forget_attestations(places.shared)
+    attestation.forget(places.shared)
     check_writable(places.shared)
     boot, started_ms = secrets.token_hex(16), time.time_ns() // 1_000_000
     plan = read_plan(places.plan)
     check_command(plan, command)
-    trace = str(places.shared / TRACE_NAME)
-    wanted = environment.engine_environment(plan, os.environ, boot=boot, guard_dir=str(places.guard), trace=trace)
-    before = read_facts(plan, places)
+    own = {
+        BOOT_VARIABLE: boot,
+        PLAN_VARIABLE: str(places.plan),
+        SHARED_VARIABLE: str(places.shared),
+        TRACE_VARIABLE: str(places.shared / TRACE_NAME),
+    }
+    wanted = environment.engine_environment(plan, os.environ, own, str(places.guard))
+    before = read_facts(plan, places, wanted)
+    start = Start(boot, started_ms, plan.digest, before.tier_n, before.placement, before.vocabulary)
+    attestation.write_start(start, places.shared)
+    return stand_by(command, wanted, plan, start, places)
+
+
+def stand_by(command: list[str], wanted: dict[str, str], plan: Plan, start: Start, places: Places) -> int:
+    """Start the engine, attest it, and wait for its end.
+
+    Raises:
+        RefusedError: where it is not as it was started, has said that it fails, or one of its processes refused.
+    """
+    running: list[int] = []
+
+    def failed() -> None:
+        supervise.end_group(running[0])
+
+    watch = Watch(plan.failure_lines, failed)
     try:
+        watch.open()
         with supervise.held_signals():
-            child = supervise.start(command, wanted)
+            child = supervise.start(command, wanted, watch.in_child)
+            running.append(child)
             supervise.forward_signals(child)
+        watch.begin()
     except OSError as error:
         raise RefusedError(f"command: {command[0]}: {error.strerror}; use an image that has it on PATH") from error
 
+    problems: list[str] = []
+
     def ended() -> None:
+        problems.extend(attestation.refusals(places.shared))
         with contextlib.suppress(RefusedError):
-            forget_attestations(places.shared)
+            attestation.forget(places.shared)
 
     try:
         environment.check_process(plan, child, lambda: supervise.has_ended(child))
-        attest(plan, before, read_facts(plan, places), boot=boot, started_ms=started_ms, shared=places.shared)
+        attest(start, read_facts(plan, places, wanted), places.shared)
     except RefusedError:
         # An engine that has ended has no environment to read, and what it said itself is the reason that matters.
         if not supervise.has_ended(child):
@@ -145,4 +161,10 @@ def launch(command: list[str], places: Places) -> int:
     except BaseException:
         supervise.stop(child)
         raise
-    return supervise.wait(child, ended)
+    code = supervise.wait(child, ended)
+    watch.end()
+    if watch.line is not None:
+        problems.append(f"log: the engine said {watch.line[:500]!r}, which means that it must not serve")
+    if problems:
+        raise RefusedError(*problems)
+    return code

@@ -40,6 +40,16 @@ ATTESTATION_PREFIX = "attestation-"
 BOOT_VARIABLE = "DETINF_BOOT"
 """The boot nonce, in the environment of every engine process."""
 
+START_NAME = "start.json"
+"""``<SHARED_DIR>/start.json``: what the guard knew before the engine started, for the engine's own processes."""
+
+REFUSAL_PREFIX = "refusal-"
+"""``<SHARED_DIR>/refusal-<process>``: why a process of the engine did not go on."""
+
+PLAN_VARIABLE = "DETINF_PLAN"
+SHARED_VARIABLE = "DETINF_SHARED"
+"""Paths of the plan and of the shared folder, in the environment of every engine process."""
+
 TRACE_VARIABLE = "DETINF_TRACE"
 """Path of the step trace, in the environment of every engine process."""
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -40,6 +41,51 @@ class Plan:
     def unset(self) -> list[str]:
         """Variables that must not be there."""
         return list(self.document["environment"].get("unset", []))
+
+    @property
+    def scripts(self) -> list[str]:
+        """Shell scripts to source before the variables are set."""
+        return list(self.document["environment"].get("scripts") or [])
+
+    @property
+    def attestation(self) -> dict[str, Any]:
+        """Who has to attest, and to what; ``detinf.documents.PlanAttestation`` tells its fields."""
+        return dict(self.document["attestation"])
+
+    @property
+    def processes(self) -> list[str]:
+        """Names of the attestations that make a complete set."""
+        return list(self.attestation["processes"])
+
+    @property
+    def worker(self) -> str | None:
+        """``module:Class`` of the engine's workers."""
+        return self.attestation.get("worker")
+
+    @property
+    def initialiser(self) -> str | None:
+        """``module:function`` that switches batch invariance on in a worker."""
+        return self.attestation.get("initialiser")
+
+    @property
+    def symbols(self) -> list[dict[str, Any]]:
+        """What names must be in a worker."""
+        return list(self.attestation.get("symbols") or [])
+
+    @property
+    def configuration(self) -> dict[str, str]:
+        """JSON text by path of the engine's effective configuration."""
+        return dict(self.attestation.get("configuration") or {})
+
+    @property
+    def files(self) -> dict[str, str]:
+        """Files whose digests enter the fingerprint, by name."""
+        return dict(self.attestation.get("files") or {})
+
+    @property
+    def failure_lines(self) -> list[str]:
+        """Texts in the engine's log that mean that it must not go on."""
+        return list(self.attestation.get("failureLines") or [])
 
     @property
     def topology(self) -> dict[str, Any]:
@@ -86,7 +132,48 @@ def _problem(document: Any) -> str | None:
     devices = topology.get("devices") if isinstance(topology, dict) else None
     if not isinstance(devices, int) or isinstance(devices, bool) or devices < 0:
         return "topology.devices is no number of devices"
+    return _attestation_problem(document.get("attestation")) or _scripts_problem(environment)
+
+
+def _scripts_problem(environment: dict[str, Any]) -> str | None:
+    return None if _is_strings(environment.get("scripts") or []) else "environment.scripts is no list of paths"
+
+
+def _attestation_problem(attestation: Any) -> str | None:
+    if not isinstance(attestation, dict) or not _is_strings(attestation.get("processes")):
+        return "attestation.processes is no list of names"
+    if "guard" not in attestation["processes"]:
+        return "attestation.processes is without guard: nobody would vouch for this engine"
+    for key in ("worker", "initialiser"):
+        name = attestation.get(key)
+        if name is not None and not re.fullmatch(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*", str(name)):
+            return f"attestation.{key} is {name!r}, expected module:name"
+    for key in ("configuration", "files"):
+        mapping = attestation.get(key) or {}
+        if not isinstance(mapping, dict) or not _is_strings(list(mapping.values())):
+            return f"attestation.{key} holds something that is no string"
+    if not _is_strings(attestation.get("failureLines") or []):
+        return "attestation.failureLines is no list of texts"
+    return _expectation_problem(attestation)
+
+
+def _expectation_problem(attestation: dict[str, Any]) -> str | None:
+    wrong = [text for text in (attestation.get("configuration") or {}).values() if not _is_json(text)]
+    if wrong:
+        return f"attestation.configuration: {wrong[0]!r} is no JSON text"
+    for symbol in attestation.get("symbols") or []:
+        named = isinstance(symbol, dict) and isinstance(symbol.get("name"), str)
+        if not named or not (isinstance(symbol.get("sameAs"), str) or _is_strings(symbol.get("values"))):
+            return f"attestation.symbols: {symbol!r} needs a name, and sameAs or values"
     return None
+
+
+def _is_json(text: str) -> bool:
+    try:
+        json.loads(text)
+    except ValueError:
+        return False
+    return True
 
 
 def _without_identity(document: dict[str, Any]) -> str | None:

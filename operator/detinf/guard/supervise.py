@@ -51,8 +51,13 @@ def _restore_signals() -> None:
     signal.pthread_sigmask(signal.SIG_UNBLOCK, FORWARDED)
 
 
-def start(command: list[str], environment: dict[str, str]) -> int:
+def start(command: list[str], environment: dict[str, str], in_child: Callable[[], None] = lambda: None) -> int:
     """Start the engine in a process group of its own and return its process id.
+
+    Args:
+        command: the engine's command line.
+        environment: all of its environment.
+        in_child: called in the new process before the engine's program takes it over.
 
     Raises:
         OSError: where the program cannot be run.
@@ -64,6 +69,7 @@ def start(command: list[str], environment: dict[str, str]) -> int:
             os.close(reader)
             os.setpgid(0, 0)
             _restore_signals()
+            in_child()
             os.execvpe(command[0], command, environment)  # noqa: S606 - no shell is the point
         except OSError as error:
             os.write(writer, str(error.errno).encode())
@@ -112,15 +118,19 @@ def wait(child: int, ended: Callable[[], None] = lambda: None) -> int:
         if process == child:
             break
     ended()
-    with contextlib.suppress(ProcessLookupError, PermissionError):
-        os.killpg(child, signal.SIGKILL)  # workers that outlived their engine hold devices and ports
+    end_group(child)  # workers that outlived their engine hold devices and ports
     code = os.waitstatus_to_exitcode(status)
     return code if code >= 0 else 128 - code
 
 
-def stop(child: int) -> None:
-    """End the engine at once: it runs, and may not."""
+def end_group(child: int) -> None:
+    """Kill the engine and its workers; its end is still to be waited for."""
     with contextlib.suppress(ProcessLookupError, PermissionError):
         os.killpg(child, signal.SIGKILL)
+
+
+def stop(child: int) -> None:
+    """End the engine at once: it runs, and may not."""
+    end_group(child)
     with contextlib.suppress(ChildProcessError):
         os.waitpid(child, 0)

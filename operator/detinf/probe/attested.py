@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from detinf.documents import Attestation, DocumentError, Plan
 from detinf.guard.canonical import digest_bytes
@@ -39,7 +40,8 @@ def read_attested(plan_path: Path, shared: Path) -> Attested | list[str]:
     found = [item for item in read if isinstance(item, Attestation)]
     problems = [item for item in read if isinstance(item, str)]
     for attestation in found:
-        problems += _problems(attestation, found[0].boot, plan_digest)
+        problems += _problems(attestation, found[0], plan_digest)
+    problems += _unlike(found)
     if problems:
         return problems
     first = found[0]
@@ -65,14 +67,41 @@ def _read(process: str, shared: Path) -> Attestation | str:
         return str(error)
 
 
-def _problems(attestation: Attestation, boot: str, plan_digest: str) -> list[str]:
+def _problems(attestation: Attestation, first: Attestation, plan_digest: str) -> list[str]:
+    """Return what is wrong with one attestation; ``first`` is one of its set."""
     name = attestation.process
     problems = []
     if attestation.plan_digest != plan_digest:
         problems.append(f"attestation of {name}: it is for plan {attestation.plan_digest}, ours is {plan_digest}")
-    if attestation.fingerprint != attestation.expected_fingerprint:
-        expected = attestation.expected_fingerprint
-        problems.append(f"attestation of {name}: fingerprint {attestation.fingerprint}, expected {expected}")
-    if attestation.boot != boot:
-        problems.append(f"attestation of {name}: boot {attestation.boot} is not {boot}")
+    expected = attestation.expected_fingerprint
+    if attestation.fingerprint != expected:
+        differing = ", ".join(_changed(first.identity, attestation.identity)) or "its identity"
+        problems.append(
+            f"attestation of {name}: fingerprint {attestation.fingerprint}, expected {expected}: {differing} differs"
+        )
+    elif expected != first.expected_fingerprint:
+        problems.append(f"attestation of {name}: it expects {expected}, {first.process} {first.expected_fingerprint}")
+    if attestation.boot != first.boot:
+        problems.append(f"attestation of {name}: boot {attestation.boot} is not {first.boot}")
     return problems
+
+
+def _changed(expected: dict[str, Any], seen: dict[str, Any]) -> list[str]:
+    """Return the keys of an identity that differ, with both values."""
+    return [
+        f"{key} ({expected.get(key)!r} -> {seen.get(key)!r})"
+        for key in sorted({*expected, *seen})
+        if expected.get(key) != seen.get(key)
+    ]
+
+
+def _unlike(found: list[Attestation]) -> list[str]:
+    """Return where workers differ in what they found: ranks of one engine compute one sum together."""
+    workers = [item for item in found if item.process.startswith("worker-")]
+    return [
+        f"attestation of {worker.process}: {key} is {(worker.observed or {}).get(key)}, "
+        f"{workers[0].process} has {(workers[0].observed or {}).get(key)}"
+        for worker in workers[1:]
+        for key in sorted({*(worker.observed or {}), *(workers[0].observed or {})})
+        if (worker.observed or {}).get(key) != (workers[0].observed or {}).get(key)
+    ]

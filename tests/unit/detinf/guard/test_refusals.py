@@ -260,7 +260,7 @@ def test_engine_with_another_environment_than_the_plans_is_ended_and_not_atteste
         f"sys.path.insert(0, {str(place.folder / 'guard')!r})\n"
         "from detinf.guard import cli, supervise\n"
         "start = supervise.start\n"
-        "supervise.start = lambda command, variables: start(command, variables | {'HCCL_ALGO': 'ring'})\n"
+        "supervise.start = lambda command, wanted, child: start(command, wanted | {'HCCL_ALGO': 'ring'}, child)\n"
         "sys.exit(cli.main(sys.argv[1:]))\n"
     )
     (tmp_path / "other.py").write_text(script)

@@ -1,0 +1,131 @@
+"""Attestations: what a process saw to be true for one boot. Written whole by rename, or not at all."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from detinf.guard.canonical import encode
+from detinf.guard.errors import RefusedError
+from detinf.guard.identity import fingerprint
+from detinf.guard.layout import ATTESTATION_PREFIX, REFUSAL_PREFIX, START_NAME, TRACE_NAME, attestation_path
+
+GUARD = "guard"
+
+
+@dataclass(frozen=True)
+class Start:
+    """What the guard knew before the engine started: its processes hold themselves against it."""
+
+    boot: str
+    started_ms: int
+    plan_digest: str
+    identity: dict[str, Any]
+    """Tier N, as expected."""
+    placement: dict[str, Any]
+    vocabulary: dict[str, Any]
+
+
+def _put(target: Path, data: bytes) -> None:
+    draft = target.with_suffix(".draft")
+    try:
+        draft.write_bytes(data)
+        draft.chmod(0o644)
+        draft.replace(target)
+    except OSError as error:
+        raise RefusedError(f"attestation: {target}: {error.strerror}; mount a writable emptyDir there") from error
+
+
+def forget(shared: Path) -> None:
+    """Remove what an earlier boot attested and traced: the first act, since the probe believes these files.
+
+    Raises:
+        RefusedError: where the folder cannot be written.
+    """
+    patterns = (f"{ATTESTATION_PREFIX}*", f"{TRACE_NAME}*", f"{REFUSAL_PREFIX}*", START_NAME)
+    try:
+        for path in (path for pattern in patterns for path in shared.glob(pattern)):
+            path.unlink(missing_ok=True)
+    except OSError as error:
+        raise RefusedError(f"attestation: {shared}: {error.strerror}; mount a writable emptyDir there") from error
+
+
+def write_start(start: Start, shared: Path) -> None:
+    """Leave for the engine's processes what they are to hold themselves against.
+
+    Raises:
+        RefusedError: where the folder cannot be written.
+    """
+    _put(shared / START_NAME, encode(asdict(start)))
+
+
+def read_start(shared: Path) -> Start:
+    """Return what the guard left.
+
+    Raises:
+        OSError, ValueError, TypeError: where there is nothing that can be read.
+    """
+    return Start(**json.loads((shared / START_NAME).read_bytes()))
+
+
+def write(
+    start: Start,
+    process: str,
+    shared: Path,
+    *,
+    identity: dict[str, Any],
+    vocabulary: dict[str, Any],
+    placement: dict[str, Any],
+    checks: list[str],
+    observed: dict[str, str] | None = None,
+) -> None:
+    """Write the attestation of a process.
+
+    Args:
+        start: the boot, and what was expected.
+        process: its name in the plan.
+        shared: the folder that the probe reads.
+        identity: Tier N as the process saw it.
+        vocabulary: size and special ids as the process saw them.
+        placement: Tier P.
+        checks: names of the checks that held.
+        observed: JSON text by configuration path or symbol.
+
+    Raises:
+        RefusedError: where the folder cannot be written.
+    """
+    document = {
+        "schema": 1,
+        "process": process,
+        "boot": start.boot,
+        "bootStartedUnixMs": start.started_ms,
+        "planDigest": start.plan_digest,
+        "expectedFingerprint": fingerprint(start.identity),
+        "fingerprint": fingerprint(identity),
+        "identity": identity,
+        "placement": placement,
+        "vocabulary": vocabulary,
+        "checks": checks,
+    }
+    if observed is not None:
+        document["observed"] = observed
+    _put(Path(attestation_path(process, str(shared))), encode(document))
+
+
+def refuse(process: str, problems: list[str], shared: Path) -> None:
+    """Leave for the guard why a process of the engine does not go on; never raises."""
+    try:
+        (shared / f"{REFUSAL_PREFIX}{process}").write_text("; ".join(problems), encoding="utf-8")
+    except OSError as error:
+        print(f"detinf: {process}: {problems}: {error}", flush=True)
+
+
+def refusals(shared: Path) -> list[str]:
+    """Return why processes of the engine did not go on."""
+    found = sorted(shared.glob(f"{REFUSAL_PREFIX}*"))
+    return [
+        f"{path.name.removeprefix(REFUSAL_PREFIX)}: {path.read_text(encoding='utf-8', errors='replace')}"
+        for path in found
+    ]

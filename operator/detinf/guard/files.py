@@ -1,0 +1,58 @@
+"""Files of the engine's image whose bytes can change a number: their digests are part of the identity."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Mapping
+from pathlib import Path
+
+from detinf.guard.errors import RefusedError
+
+
+def _expanded(path: str, environment: Mapping[str, str]) -> str:
+    def value(found: re.Match[str]) -> str:
+        name = found[1]
+        if not environment.get(name):
+            raise RefusedError(f"files: {path}: {name} is not set; use an image that has the toolkit of this profile")
+        return environment[name]
+
+    return re.sub(r"\$\{([A-Za-z_][A-Za-z0-9_]*)\}", value, path)
+
+
+def digest(path: Path) -> str:
+    """Return ``sha256:<hex>`` of a file.
+
+    Raises:
+        OSError: where it cannot be read.
+    """
+    state = hashlib.sha256()
+    with path.open("rb") as file:
+        while block := file.read(1 << 20):
+            state.update(block)
+    return "sha256:" + state.hexdigest()
+
+
+def digests(files: Mapping[str, str], environment: Mapping[str, str], root: Path = Path("/")) -> dict[str, str]:
+    """Return the digests of files by name.
+
+    Args:
+        files: path by name; it may hold ``${VARIABLE}`` and ``*``, and exactly one file must answer to it.
+        environment: of the engine.
+        root: where absolute paths begin.
+
+    Raises:
+        RefusedError: where one is missing or cannot be read: engines log that at most, and serve.
+    """
+    found = {}
+    for name, pattern in sorted(files.items()):
+        relative = _expanded(pattern, environment).lstrip("/")
+        matching = sorted(root.glob(relative))
+        if len(matching) != 1:
+            count = "no file" if not matching else f"{len(matching)} files"
+            raise RefusedError(f"files: {name}: {count} at /{relative}; use an image in which {name} is installed once")
+        try:
+            found[name] = digest(matching[0])
+        except OSError as error:
+            raise RefusedError(f"files: {name}: {matching[0]}: {error.strerror}; make it readable") from error
+    return found

@@ -1,0 +1,164 @@
+"""The guard inside the engine: what each of its processes attests when its configuration is final.
+
+Where that is, read in vLLM 0.32 (``v1/engine``, ``v1/core/sched``, ``v1/worker``) and vllm-ascend 0.23.0.post1
+(``worker/worker.py``):
+
+- ``worker-<rank>``: when ``compile_or_warm_up_model`` has returned, the last thing that a worker does before it serves;
+- ``engine-core``: when its scheduler has been made, which is after the workers' warm-up and has the final KV cache;
+- ``api-server``: when its ``AsyncLLM`` has been made, which waits for the engine core.
+
+vLLM logs a plug-in that raises while it is loaded, and serves: so whatever goes wrong here leaves an attestation out,
+and an engine without its complete set is never ready. A check that does not hold also ends the engine.
+"""
+
+from __future__ import annotations
+
+import functools
+import os
+from collections.abc import Callable
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from detinf.guard import attestation, environment, identity
+from detinf.guard.errors import RefusedError
+from detinf.guard.expectations import check_configuration, check_symbols, value_at
+from detinf.guard.imports import after_import
+from detinf.guard.layout import PLAN_VARIABLE, SHARED_VARIABLE, attestation_path
+from detinf.guard.plan import Plan, read_plan
+
+ASYNC_LLM = "vllm.v1.engine.async_llm"
+SCHEDULER = "vllm.v1.core.sched.scheduler"
+API_SERVER, ENGINE_CORE = "api-server", "engine-core"
+
+
+def after_method(owner: type, name: str, then: Callable[[Any], None]) -> None:
+    """Call ``then`` with the object whenever a method of a class has returned."""
+    original = getattr(owner, name)
+
+    @functools.wraps(original)
+    def wrapped(self: Any, *arguments: Any, **named: Any) -> Any:
+        result = original(self, *arguments, **named)
+        then(self)
+        return result
+
+    setattr(owner, name, wrapped)
+
+
+class Insider:
+    """One process of the engine: the plan, the boot, and what it has to say about itself."""
+
+    def __init__(self, plan: Plan, start: attestation.Start, shared: Path) -> None:
+        """Keep what it is held against."""
+        self.plan = plan
+        self.start = start
+        self.shared = shared
+
+    def hook(self) -> None:
+        """Attest whatever this process turns out to be."""
+        after_import(ASYNC_LLM, lambda module: after_method(module.AsyncLLM, "__init__", self.api_server))
+        after_import(SCHEDULER, lambda module: after_method(module.Scheduler, "__init__", self.engine_core))
+        if self.plan.worker is not None:
+            module_name, _, class_name = self.plan.worker.partition(":")
+
+            def hook_worker(module: ModuleType) -> None:
+                after_method(getattr(module, class_name), "compile_or_warm_up_model", self.worker)
+
+            after_import(module_name, hook_worker)
+        if self.plan.initialiser is not None:
+            module_name, _, function_name = self.plan.initialiser.partition(":")
+            after_import(module_name, lambda module: self.hook_initialiser(module, function_name))
+
+    def hook_initialiser(self, module: ModuleType, name: str) -> None:
+        """Hold the symbols right after batch invariance was to be switched on: a partial mode fails before it loads."""
+        original = getattr(module, name)
+
+        @functools.wraps(original)
+        def initialise(*arguments: Any, **named: Any) -> Any:
+            result = original(*arguments, **named)
+            if problems := check_symbols(self.plan.symbols)[0]:
+                self.refuse("worker", problems)
+            return result
+
+        setattr(module, name, initialise)
+
+    def api_server(self, llm: Any) -> None:
+        """Attest as the API server."""
+        self.attest(API_SERVER, llm.vllm_config)
+
+    def engine_core(self, scheduler: Any) -> None:
+        """Attest as the engine core: every request at its full length fits the KV cache, so none is preempted."""
+        cache, limits = scheduler.vllm_config.cache_config, scheduler.vllm_config.scheduler_config
+        tokens = (cache.num_gpu_blocks or 0) * cache.block_size
+        needed = limits.max_num_seqs * scheduler.vllm_config.model_config.max_model_len
+        problem = (
+            f"kv-cache: {tokens} tokens in {cache.num_gpu_blocks} blocks, {needed} are needed for "
+            f"{limits.max_num_seqs} requests at full length, and preemption is not covered by batch invariance; lower "
+            "spec.engine.maxNumSeqs or spec.model.maxModelLen"
+        )
+        self.attest(ENGINE_CORE, scheduler.vllm_config, [problem] if tokens < needed else [], "kv-cache")
+
+    def worker(self, worker: Any) -> None:
+        """Attest as a worker."""
+        problems, observed = check_symbols(self.plan.symbols)
+        self.attest(f"worker-{worker.rank}", worker.vllm_config, problems, "symbols", observed=observed)
+
+    def attest(
+        self,
+        process: str,
+        configuration: Any,
+        problems: list[str] | None = None,
+        check: str | None = None,
+        *,
+        observed: dict[str, str] | None = None,
+    ) -> None:
+        """Attest, or end the engine.
+
+        Raises:
+            RefusedError: where something is not as the plan says; the engine's start fails with it.
+        """
+        found = list(problems or [])
+        if process not in self.plan.processes:
+            found.append(f"process: {process} is not in the plan, which has {', '.join(self.plan.processes)}")
+        if Path(attestation_path(process, str(self.shared))).exists():
+            found.append(f"process: there are two of {process}; the plan has one")
+        found += environment.problems(self.plan, os.environ)
+        differing, effective = check_configuration(self.plan.configuration, configuration)
+        found += differing
+        try:
+            size = int(value_at(configuration, "model_config").get_vocab_size())
+        except (LookupError, TypeError, ValueError) as error:
+            found.append(f"vocabulary: the engine does not tell its size ({error})")
+            size = -1
+        if size != self.start.vocabulary["size"] and not found:
+            found.append(f"vocabulary: {size} token ids in the engine, {self.start.vocabulary['size']} in config.json")
+        if found:
+            self.refuse(process, found)
+        seen = self.start.identity | {"packages": identity.package_versions(), "python": identity.python_version()}
+        attestation.write(
+            self.start,
+            process,
+            self.shared,
+            identity=seen,
+            vocabulary=self.start.vocabulary,
+            placement=self.start.placement,
+            checks=["environment", "configuration", "vocabulary", *([check] if check else [])],
+            observed=effective | (observed or {}),
+        )
+
+    def refuse(self, process: str, problems: list[str]) -> None:
+        """Leave the reason for the guard, and end this process' start.
+
+        Raises:
+            RefusedError: always.
+        """
+        attestation.refuse(process, problems, self.shared)
+        raise RefusedError(*problems)
+
+
+def register() -> None:
+    """Hook this process where the guard has started it; an engine that was started around it attests nothing."""
+    plan, shared = os.environ.get(PLAN_VARIABLE), os.environ.get(SHARED_VARIABLE)
+    if plan is None or shared is None:
+        return
+    Insider(read_plan(Path(plan)), attestation.read_start(Path(shared)), Path(shared)).hook()

@@ -1,0 +1,23 @@
+"""As vLLM's AsyncLLM: made when the engine core is ready."""
+
+import multiprocessing
+from typing import Any
+
+from vllm.v1.engine.core import run_engine_core
+
+
+class AsyncLLM:
+    """The API server's engine."""
+
+    def __init__(self, vllm_config: Any) -> None:
+        """Start the engine core and wait for it."""
+        self.vllm_config = vllm_config
+        spawn = multiprocessing.get_context("spawn")
+        ours, theirs = spawn.Pipe()
+        self.core = spawn.Process(target=run_engine_core, args=(vllm_config, theirs))
+        self.core.start()
+        theirs.close()
+        try:
+            ours.recv()
+        except EOFError as error:
+            raise RuntimeError("Engine core initialization failed. See root cause above.") from error

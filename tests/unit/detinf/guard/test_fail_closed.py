@@ -1,0 +1,479 @@
+"""What is not proven inside the engine does not serve: the real guard and plug-in, in processes like the engine's own.
+
+Each scenario is shown twice: as it is, and with the one check broken that stands against it, whereupon the engine
+serves. ``vllm_ascend/batch_invariant.py`` is the published package's own file.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from detinf.guard.layout import REFUSED_EXIT_CODE
+from detinf.probe import attested
+from detinf.probe.attested import Attested, read_attested
+
+ROOT = Path(__file__).resolve().parents[4]
+sys.path.insert(0, str(ROOT / "tools"))
+
+from published import VLLM_ASCEND, source  # noqa: E402 - found through the line above
+
+ENGINE = Path(__file__).resolve().parent / "engine"
+BI = "vllm_ascend.batch_invariant"
+OPS = "torch.ops.batch_invariant_ops"
+LIBRARY = "opp/vendors/batch_invariant/op_api/lib/libcust_opapi.so"
+WAIT_SECONDS = 120
+
+ATTESTATION = {
+    "processes": ["guard", "api-server", "engine-core", "worker-0", "worker-1"],
+    "worker": "vllm_ascend.worker.worker:NPUWorker",
+    "initialiser": "vllm_ascend.worker.worker:init_batch_invariance",
+    "symbols": [
+        {"name": f"{BI}.HAS_TRITON", "values": ["true"]},
+        {"name": f"{BI}.HAS_ASCENDC_BATCH_INVARIANT", "values": ["true"]},
+        {
+            "name": "torch_npu.npu_fused_infer_attention_score",
+            "sameAs": f"{OPS}.npu_fused_infer_attention_score_batch_invariant",
+        },
+        {"name": "torch_npu.npu_add_rms_norm", "sameAs": f"{BI}.add_rms_norm"},
+        {"name": "torch.sum", "sameAs": f"{BI}.reduce_sum"},
+        {"name": "torch.are_deterministic_algorithms_enabled()", "values": ["true"]},
+    ],
+    "configuration": {
+        "cache_config.enable_prefix_caching": "false",
+        "scheduler_config.enable_chunked_prefill": "false",
+        "scheduler_config.async_scheduling": "false",
+        "compilation_config.cudagraph_mode": '"PIECEWISE"',
+        "model_config.quantization": "null",
+        "speculative_config": "null",
+        "parallel_config.tensor_parallel_size": "2",
+        "parallel_config._api_process_count": "1",
+        "additional_config.weight_nz_mode": "0",
+    },
+    "files": {"batch_invariant_ops": "${ASCEND_OPP_PATH}/vendors/batch_invariant/op_api/lib/libcust_opapi.so"},
+    "failureLines": ["Batch-invariant mode requested but", "HCCL_DETERMINISTIC is set to ["],
+}
+VARIABLES = {
+    "VLLM_BATCH_INVARIANT": "1",
+    "HCCL_DETERMINISTIC": "strict",
+    "LCCL_DETERMINISTIC": "1",
+    "ATB_MATMUL_SHUFFLE_K_ENABLE": "0",
+}
+UNSET = ["HCCL_ALGO", "HCCL_OP_EXPANSION_MODE", "VLLM_SERVER_DEV_MODE"]
+
+
+@dataclass
+class Stage:
+    """A pod with an engine in it that can be wrong."""
+
+    place: Any
+    plan: dict[str, Any]
+    wrong: dict[str, Any] = field(default_factory=dict)
+    """TEST_ENGINE of the stand-in."""
+
+    @property
+    def folder(self) -> Path:
+        return Path(self.place.folder)
+
+    @property
+    def environment(self) -> dict[str, str]:
+        return dict(self.place.environment)
+
+    def write(self) -> None:
+        (self.folder / "plan.json").write_text(json.dumps(self.plan, sort_keys=True, separators=(",", ":")))
+        self.place.environment["TEST_ENGINE"] = json.dumps(self.wrong)
+
+    def attested(self) -> Attested | list[str]:
+        """Return what the probe makes of it."""
+        return read_attested(self.folder / "plan.json", self.folder / "shared")
+
+    def break_check(self, module: str, old: str, new: str) -> None:
+        """Break a check in the installed guard; the product has no switch for it."""
+        path = self.folder / "guard" / "detinf" / "guard" / f"{module}.py"
+        text = path.read_text()
+        assert text.count(old) == 1, f"{module}: {old!r} is there {text.count(old)} times"
+        path.write_text(text.replace(old, new))
+
+
+@dataclass
+class Outcome:
+    """How a start ended: refused, or serving."""
+
+    code: int | None
+    words: str
+    served: bool
+    attested: Attested | list[str]
+
+
+def run(stage: Stage, then: Callable[[Stage], None] = lambda _stage: None, *, log: bool = False) -> Outcome:
+    """Start the guard; wait until it has refused, or its engine would answer users; end it.
+
+    Args:
+        stage: the pod.
+        then: called while the engine serves, before the probe is asked.
+        log: whether the guard is to end after the engine would have served.
+    """
+    stage.write()
+    serving = stage.folder / "serving"
+    errors = (stage.folder / "errors").open("w+")
+    process = subprocess.Popen(stage.place.arguments(), env=stage.environment, stdout=errors, stderr=errors)
+    limit = time.monotonic() + WAIT_SECONDS
+    try:
+        while process.poll() is None and (log or not serving.exists()):
+            assert time.monotonic() < limit, (stage.folder / "errors").read_text()
+            signal.sigtimedwait([], 0.02)
+        served = serving.exists() and process.poll() is None
+        if served:
+            then(stage)
+        seen = stage.attested()
+    finally:
+        if process.poll() is None:
+            for child in stage.place.children(process.pid):
+                os.killpg(child, signal.SIGKILL)
+        process.wait(WAIT_SECONDS)
+        errors.close()
+    log_file = stage.folder / "log"
+    words = log_file.read_text() if log_file.exists() else ""
+    return Outcome(process.returncode, words, served, seen)
+
+
+@pytest.fixture(scope="session")
+def engine(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The stand-ins, and the published batch_invariant.py among them."""
+    folder = tmp_path_factory.mktemp("site") / "engine"
+    shutil.copytree(ENGINE, folder)
+    shutil.copyfile(source(VLLM_ASCEND) / "vllm_ascend/batch_invariant.py", folder / "vllm_ascend/batch_invariant.py")
+    return folder
+
+
+@pytest.fixture
+def stage(place: Any, engine: Path) -> Stage:
+    """A pod in which everything is as the plan says."""
+    library = place.folder / "root" / LIBRARY
+    library.parent.mkdir(parents=True)
+    library.write_bytes(b"kernels")
+    place.environment |= {"PYTHONPATH": str(engine), "ASCEND_OPP_PATH": "/opp", "PYTHONDONTWRITEBYTECODE": "1"}
+    place.write_launcher(f'exec {sys.executable} {engine}/serve.py "$@"')
+    plan = json.loads((place.folder / "plan.json").read_text())
+    plan["environment"] = {"set": dict(VARIABLES), "unset": list(UNSET)}
+    plan["attestation"] = json.loads(json.dumps(ATTESTATION))
+    return Stage(place, plan)
+
+
+def test_engine_that_is_as_the_plan_says_serves_attested_by_every_process(stage: Stage) -> None:
+    outcome = run(stage)
+    assert isinstance(outcome.attested, Attested), outcome
+    assert outcome.served
+    assert outcome.words == ""
+
+
+@dataclass(frozen=True)
+class Scenario:
+    """One way to be wrong, the words that tell it, and the check that stands against it."""
+
+    name: str
+    words: str
+    wrong: dict[str, Any] = field(default_factory=dict)
+    """TEST_ENGINE."""
+    container: dict[str, str] = field(default_factory=dict)
+    """Variables of the container."""
+    launcher: str | None = None
+    """Shell lines before the engine."""
+    plan: Callable[[dict[str, Any]], None] = lambda _plan: None
+    place: Callable[[Any], None] = lambda _place: None
+    broken: tuple[tuple[str, str, str], ...] = ()
+    """(module, text, text instead) of the guard."""
+    uneven: bool = False
+    """Whether the ranks differ, which the probe sees, too."""
+
+
+NO_SYMBOLS = ("expectations", "        elif same_as is None and", "        elif False and same_as is None and")
+NO_SAME = ("expectations", "        if same_as is not None and observed", "        if False and observed")
+NO_LOOKUP = (
+    "expectations",
+    '            found.append(f"symbol: {name}: {error}; batch invariance is not in effect")\n',
+    "",
+)
+NO_CONFIGURATION = ("inside", "        found += differing\n", "")
+NO_INNER_ENVIRONMENT = ("inside", "        found += environment.problems(self.plan, os.environ)\n", "")
+NO_ENVIRONMENT = ("environment", "    return found\n\n\ndef contradictions", "    return []\n\n\ndef contradictions")
+
+
+def configured(name: str, path: str, value: Any, shown: str) -> Scenario:
+    """Return a scenario of an effective configuration that is another than the plan's."""
+    return Scenario(
+        name,
+        f"configuration: {path} is {shown} in effect",
+        wrong={"configuration": {path: value}},
+        broken=(NO_CONFIGURATION,),
+    )
+
+
+def without_log(plan: dict[str, Any]) -> None:
+    plan["attestation"]["failureLines"] = []
+
+
+SCENARIOS = (
+    Scenario(
+        "the op library is missing from the image",
+        "files: batch_invariant_ops: no file at /opp/vendors",
+        place=lambda place: (place.folder / "root" / LIBRARY).unlink(),
+        broken=(
+            ("files", "        if len(matching) != 1:\n", "        if len(matching) != 1:\n            continue\n"),
+        ),
+    ),
+    Scenario(
+        "the op library does not load: partial mode",
+        "HAS_ASCENDC_BATCH_INVARIANT is false",
+        wrong={"ranks_without_ops": [0, 1]},
+        broken=(NO_SYMBOLS, NO_SAME, NO_LOOKUP),
+    ),
+    Scenario(
+        "the op library does not load in one worker",
+        "HAS_ASCENDC_BATCH_INVARIANT is false",
+        wrong={"ranks_without_ops": [1]},
+        broken=(NO_SYMBOLS, NO_SAME, NO_LOOKUP),
+        uneven=True,
+    ),
+    Scenario(
+        "Triton is missing too: off",
+        "HAS_TRITON is false",
+        wrong={"ranks_without_ops": [0, 1], "triton": False},
+        plan=without_log,
+        broken=(NO_SYMBOLS, NO_SAME, NO_LOOKUP),
+    ),
+    Scenario(
+        "a symbol is put back while the model warms up",
+        "torch_npu.npu_add_rms_norm is not vllm_ascend.batch_invariant.add_rms_norm",
+        wrong={"undone_by_warm_up": True},
+        broken=(NO_SAME,),
+    ),
+    Scenario(
+        "the switch is 'true' in the container",
+        "VLLM_BATCH_INVARIANT is 'true', the plan says '1'",
+        container={"VLLM_BATCH_INVARIANT": "true"},
+        broken=(NO_ENVIRONMENT,),
+    ),
+    Scenario(
+        "the switch is off in the container",
+        "VLLM_BATCH_INVARIANT is '0', the plan says '1'",
+        container={"VLLM_BATCH_INVARIANT": "0"},
+        broken=(NO_ENVIRONMENT,),
+    ),
+    Scenario(
+        "a variable is another one in one worker",
+        "worker-1: environment: ATB_MATMUL_SHUFFLE_K_ENABLE is '1', the plan says '0'",
+        wrong={"environment": {"1": {"ATB_MATMUL_SHUFFLE_K_ENABLE": "1"}}},
+        broken=(NO_INNER_ENVIRONMENT,),
+    ),
+    Scenario(
+        "a variable is unset in one worker",
+        "worker-0: environment: ATB_MATMUL_SHUFFLE_K_ENABLE is unset",
+        wrong={"unset": {"0": ["ATB_MATMUL_SHUFFLE_K_ENABLE"]}},
+        broken=(NO_INNER_ENVIRONMENT,),
+    ),
+    Scenario(
+        "collectives are reproducible for one size only",
+        "HCCL_DETERMINISTIC is 'true', the plan says 'strict'",
+        container={"HCCL_DETERMINISTIC": "true"},
+        broken=(NO_ENVIRONMENT,),
+    ),
+    Scenario(
+        "an algorithm is chosen by hand",
+        "HCCL_ALGO is 'level0:NA;level1:ring', the plan says unset",
+        container={"HCCL_ALGO": "level0:NA;level1:ring"},
+        broken=(NO_ENVIRONMENT,),
+    ),
+    Scenario(
+        "collectives are expanded on the vector cores",
+        "HCCL_OP_EXPANSION_MODE is 'AIV', the plan says unset",
+        container={"HCCL_OP_EXPANSION_MODE": "AIV"},
+        broken=(NO_ENVIRONMENT,),
+    ),
+    Scenario(
+        "the engine's own start script sources set_env.sh once more",
+        "ATB_MATMUL_SHUFFLE_K_ENABLE is '1', the plan says '0'",
+        launcher="export ATB_MATMUL_SHUFFLE_K_ENABLE=1",
+        broken=(NO_ENVIRONMENT,),
+    ),
+    configured("prefix caching is on", "cache_config.enable_prefix_caching", True, "true"),
+    configured("chunked prefill is on", "scheduler_config.enable_chunked_prefill", True, "true"),
+    configured("scheduling is asynchronous", "scheduler_config.async_scheduling", True, "true"),
+    configured("graphs are FULL", "compilation_config.cudagraph_mode", "FULL", '"FULL"'),
+    configured("the weights are quantised", "model_config.quantization", "ascend", '"ascend"'),
+    configured("tokens are drafted", "speculative_config", {"method": "ngram"}, '{"method": "ngram"}'),
+    configured("there are two API servers", "parallel_config._api_process_count", 2, "2"),
+    Scenario(
+        "the KV cache is too small for every request at its full length",
+        "engine-core: kv-cache: 120 tokens in 15 blocks, 128 are needed",
+        wrong={"configuration": {"cache_config.num_gpu_blocks": 15}},
+        broken=(("inside", "[problem] if tokens < needed else []", "[]"),),
+    ),
+    Scenario(
+        "the engine has another vocabulary than config.json",
+        "vocabulary: 101 token ids in the engine, 100 in config.json",
+        wrong={"configuration": {"model_config.vocab_size": 101}},
+        broken=(("inside", 'if size != self.start.vocabulary["size"] and not found:', "if False:"),),
+    ),
+)
+
+
+def set_stage(stage: Stage, scenario: Scenario) -> None:
+    stage.wrong = scenario.wrong
+    stage.place.environment |= scenario.container
+    scenario.plan(stage.plan)
+    scenario.place(stage.place)
+    if scenario.launcher is not None:
+        engine = stage.environment["PYTHONPATH"]
+        stage.place.write_launcher(f'{scenario.launcher}\nexec {sys.executable} {engine}/serve.py "$@"')
+
+
+@pytest.mark.parametrize("scenario", SCENARIOS, ids=lambda scenario: scenario.name)
+def test_engine_that_is_not_as_the_plan_says_never_serves_and_says_why(stage: Stage, scenario: Scenario) -> None:
+    set_stage(stage, scenario)
+    outcome = run(stage)
+    assert not outcome.served, outcome
+    assert isinstance(outcome.attested, list)
+    assert outcome.code == REFUSED_EXIT_CODE, outcome
+    assert scenario.words in outcome.words
+
+
+@pytest.mark.parametrize("scenario", SCENARIOS, ids=lambda scenario: scenario.name)
+def test_engine_serves_where_the_one_check_against_it_is_broken(
+    stage: Stage, scenario: Scenario, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    set_stage(stage, scenario)
+    if scenario.uneven:
+        monkeypatch.setattr(attested, *NOT_ALIKE)
+    for module, old, new in scenario.broken:
+        stage.break_check(module, old, new)
+    outcome = run(stage)
+    assert outcome.served, (stage.folder / "errors").read_text()
+    assert isinstance(outcome.attested, Attested), outcome.attested
+
+
+def rewrite(stage: Stage, process: str, change: Callable[[dict[str, Any]], Any]) -> None:
+    """Change an attestation as a stale or foreign one would be."""
+    path = stage.folder / "shared" / f"attestation-{process}.json"
+    document = json.loads(path.read_bytes())
+    change(document)
+    path.write_text(json.dumps(document))
+
+
+def truncate(stage: Stage) -> None:
+    path = stage.folder / "shared" / "attestation-worker-1.json"
+    path.write_bytes(path.read_bytes()[:-40])
+
+
+OTHER = "sha256:" + "0" * 64
+NO_PROBLEMS = ("_problems", lambda *_arguments: [])
+NOT_ALIKE = ("_unlike", lambda _found: [])
+
+# (name, what happens to the set, what the probe says, the probe's check and what it is replaced by)
+SETS: tuple[tuple[str, Callable[[Stage], Any], str, tuple[str, Any] | None], ...] = (
+    (
+        "of another boot",
+        lambda stage: rewrite(stage, "worker-1", lambda document: document.update(boot="f" * 32)),
+        "attestation of worker-1: boot ffffffffffffffffffffffffffffffff is not",
+        NO_PROBLEMS,
+    ),
+    (
+        "for another plan",
+        lambda stage: rewrite(stage, "engine-core", lambda document: document.update(planDigest=OTHER)),
+        f"attestation of engine-core: it is for plan {OTHER}",
+        NO_PROBLEMS,
+    ),
+    (
+        "of another fingerprint than expected",
+        lambda stage: rewrite(stage, "api-server", lambda document: document.update(fingerprint=OTHER)),
+        f"attestation of api-server: fingerprint {OTHER}, expected",
+        NO_PROBLEMS,
+    ),
+    (
+        "of a rank that found something else than its peers",
+        lambda stage: rewrite(stage, "worker-1", lambda document: document["observed"].update({"torch.sum": "1"})),
+        "attestation of worker-1: torch.sum is 1, worker-0 has",
+        NOT_ALIKE,
+    ),
+    (
+        "missing for one rank",
+        lambda stage: (stage.folder / "shared" / "attestation-worker-1.json").unlink(),
+        "no attestation of worker-1 yet",
+        None,
+    ),
+    ("truncated", truncate, "attestation: document: Invalid JSON", None),
+)
+
+
+@pytest.mark.parametrize("case", SETS, ids=lambda case: case[0])
+def test_set_that_is_not_complete_and_right_is_not_attested(
+    stage: Stage, case: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _, change, words, check = case
+    outcome = run(stage, change)
+    assert outcome.served  # the engine would: it is the probe that does not let it
+    assert isinstance(outcome.attested, list), outcome.attested
+    assert any(words in line for line in outcome.attested), outcome.attested
+    if check is not None:
+        monkeypatch.setattr(attested, *check)
+        (stage.folder / "serving").unlink()
+        assert isinstance(run(stage, change).attested, Attested)
+
+
+def test_engine_that_was_started_around_the_guard_is_not_attested(stage: Stage) -> None:
+    stage.write()
+    environment = stage.environment | VARIABLES | {"TEST_FOLDER": str(stage.folder)}
+    environment["PYTHONPATH"] = f"{stage.folder / 'guard'}:{environment['PYTHONPATH']}"
+    engine = f"{stage.environment['PYTHONPATH']}/serve.py"
+    process = subprocess.Popen([sys.executable, engine, *stage.place.command[1:]], env=environment, process_group=0)
+    try:
+        limit = time.monotonic() + WAIT_SECONDS
+        while not (stage.folder / "serving").exists():
+            assert process.poll() is None
+            assert time.monotonic() < limit
+            signal.sigtimedwait([], 0.02)
+        assert isinstance(stage.attested(), list)
+        assert list((stage.folder / "shared").iterdir()) == []
+    finally:
+        os.killpg(process.pid, signal.SIGKILL)
+        process.wait(WAIT_SECONDS)
+
+
+def test_plugin_that_raises_is_logged_by_the_engine_and_leaves_it_unattested(stage: Stage) -> None:
+    stage.break_check("plugin", "    inside.register()\n", "    raise RuntimeError('broken plug-in')\n")
+    outcome = run(stage)
+    assert outcome.served  # vLLM logs it, and would serve
+    assert "Failed to load plugin detinf" in (stage.folder / "errors").read_text()
+    assert isinstance(outcome.attested, list)
+    assert "no attestation of api-server yet: the engine is starting, or its guard refused" in outcome.attested
+
+
+FAILURE = "Batch-invariant mode requested but Triton or AscendC batch-invariant ops is not available."
+
+
+def test_failure_line_in_the_log_ends_an_engine_that_serves(stage: Stage) -> None:
+    stage.wrong = {"log": FAILURE}
+    outcome = run(stage, log=True)
+    assert outcome.code == REFUSED_EXIT_CODE
+    assert f"log: the engine said {FAILURE!r}" in outcome.words
+    assert isinstance(outcome.attested, list)
+    assert FAILURE in (stage.folder / "errors").read_text()  # and was passed on
+
+
+def test_failure_line_is_only_a_line_where_nobody_watches(stage: Stage) -> None:
+    stage.wrong = {"log": FAILURE}
+    stage.break_check("watch", "        if not any(text in line for text in self.texts):", "        if True:")
+    outcome = run(stage)
+    assert outcome.served
+    assert isinstance(outcome.attested, Attested)
