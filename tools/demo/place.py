@@ -18,7 +18,7 @@ sys.path.insert(0, str(ROOT / "tools" / "cluster"))
 
 from detinf_cluster.build import binary
 from detinf_cluster.cache import ClusterError
-from detinf_cluster.lifecycle import Cluster, control_plane_applets
+from detinf_cluster.lifecycle import Cluster, find_kubectl
 from images.build_base import build_base
 from images.build_images import build, image_name
 
@@ -89,7 +89,7 @@ class Place:
     def kubectl(self, namespace: str) -> Kubectl:
         """Return kubectl in a namespace."""
         found = shutil.which("kubectl") if self.external else None
-        return Kubectl(found or str(control_plane_applets() / "kubectl"), self.kubeconfig, namespace)
+        return Kubectl(found or str(find_kubectl()), self.kubeconfig, namespace)
 
     def ready(self) -> None:
         """Bring the cluster up, and the images into it."""

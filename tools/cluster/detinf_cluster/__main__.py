@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import asyncio
 import os
 import signal
 import subprocess
@@ -11,36 +10,63 @@ import sys
 import threading
 from pathlib import Path
 
-from detinf_cluster.build import PROGRAMS, binary
 from detinf_cluster.cache import ClusterError, cluster_dir, say
-from detinf_cluster.control_plane import ControlPlane
-from detinf_cluster.lifecycle import Cluster, control_plane_applets
-from detinf_cluster.relay import listen_outside
+
+EPILOG = """\
+examples:
+  python -m detinf_cluster up                              a node with eight simulated NPUs, named detinf
+  export KUBECONFIG=$(python -m detinf_cluster kubeconfig)
+  python -m detinf_cluster kubectl -- get nodes
+  python -m detinf_cluster down
+
+where Kubernetes' programs come from (--from, or the variable DETINF_KUBERNETES):
+  build     from Go modules; needs Go 1.26, some 7 minutes the first time (the default)
+  release   official downloads, checked; DETINF_KUBERNETES_RELEASES and DETINF_ETCD_RELEASES name mirrors
+  FOLDER    a folder of yours that has them; KUBEBUILDER_ASSETS names one too, where nothing else is said
+The node size builds runc, the pause program and the device plug-in with Go in any case.
+
+Everything is kept in ~/.cache/detinf (DETINF_CACHE moves it). Exit code 1: something is missing or failed, and the
+last line on standard error says what.
+"""
 
 
 def parser() -> argparse.ArgumentParser:
     """Return the command line."""
-    top = argparse.ArgumentParser(prog="detinf_cluster", description="A real Kubernetes on one machine.")
-    commands = top.add_subparsers(dest="command", required=True)
-    build = commands.add_parser("build", help="build binaries into the cache")
-    build.add_argument("programs", nargs="*", choices=[*PROGRAMS, []], default=[])
-    for name, words in (
-        ("up", "start a cluster"),
-        ("down", "end it and remove what it leaves"),
-        ("status", "say what runs"),
-        ("kubeconfig", "print the kubeconfig's path"),
-        ("load-image", "import an OCI archive into the node"),
-        ("kubectl", "run kubectl: kubectl --name NAME -- get pods"),
-    ):
-        command = commands.add_parser(name, help=words)
-        command.add_argument("--name", default="detinf")
-        if name == "up":
-            command.add_argument("--size", choices=["control-plane", "node"], default="node")
-        if name == "load-image":
-            command.add_argument("archive", type=Path)
-        if name == "kubectl":
-            command.add_argument("arguments", nargs="*")
-    relay = commands.add_parser("relay", help="(internal) forward a loopback port to a cluster's socket")
+    top = argparse.ArgumentParser(
+        prog="python -m detinf_cluster",
+        description="A real Kubernetes on one Linux machine, for tests and the demo.",
+        epilog=EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    commands = top.add_subparsers(dest="command", required=True, metavar="COMMAND")
+
+    def command(name: str, words: str) -> argparse.ArgumentParser:
+        return commands.add_parser(name, help=words, description=f"{words[0].upper()}{words[1:]}.")
+
+    up = command("up", "start a cluster; nothing is done where it is up")
+    up.add_argument(
+        "--size",
+        choices=["control-plane", "node"],
+        default="node",
+        help="node: kubelet, containerd and NPUs too (needs root); control-plane: API server, scheduler and "
+        "controllers on loopback, in the foreground (default: %(default)s)",
+    )
+    down = command("down", "end a cluster and remove what it leaves; nothing is done where there is none")
+    status = command("status", "say whether a cluster is up (exit code 1: it is not)")
+    kubeconfig = command("kubeconfig", "print the path of a cluster's kubeconfig")
+    kubectl = command("kubectl", "run kubectl on a cluster: kubectl --name NAME -- get pods")
+    load = command("load-image", "import an OCI archive into a cluster's node")
+    for one in (up, down, status, kubeconfig, kubectl, load):
+        one.add_argument("--name", default="detinf", help="the cluster's name (default: %(default)s)")
+    kubectl.add_argument("arguments", nargs="*", help="what kubectl is to do")
+    load.add_argument("archive", type=Path, help="the OCI archive's file")
+    build = command("build", "have programs ready: built, or downloaded with --from release")
+    build.add_argument(
+        "programs", nargs="*", metavar="PROGRAM", help="kube, runc, pause, npu-device-plugin, helm (default: kube)"
+    )
+    for one in (up, build, kubectl):
+        one.add_argument("--from", dest="source", metavar="SOURCE", help="build, release or a folder; see above")
+    relay = commands.add_parser("relay")  # internal: forward a loopback port to a cluster's socket
     relay.add_argument("port", type=int)
     relay.add_argument("socket", type=Path)
     return top
@@ -48,6 +74,8 @@ def parser() -> argparse.ArgumentParser:
 
 def control_plane(name: str) -> int:
     """Run a control plane in the foreground, until it is interrupted."""
+    from detinf_cluster.control_plane import ControlPlane
+
     folder = cluster_dir(name)
     with ControlPlane(folder) as cluster:
         say(f"{name}: control plane up after {cluster.seconds:.1f} s; KUBECONFIG={cluster.kubeconfig}; Ctrl-C ends it")
@@ -58,19 +86,55 @@ def control_plane(name: str) -> int:
     return 0
 
 
+def build(names: list[str]) -> int:
+    """Have programs ready.
+
+    Raises:
+        ClusterError: where one is not known, or cannot be had.
+    """
+    from detinf_cluster.build import PROGRAMS, binary
+    from detinf_cluster.sources import CONTROL_PLANE, programs
+
+    for name in names or ["kube"]:
+        if name not in PROGRAMS:
+            raise ClusterError(f"{name!r} is no program; there are {', '.join(PROGRAMS)}")
+        found = programs(CONTROL_PLANE).values() if name == "kube" else [binary(name)]
+        for path in dict.fromkeys(found):
+            say(f"{name}: {path}")
+    return 0
+
+
 def main() -> int:
-    """Run a command."""
+    """Run a command.
+
+    Raises:
+        ClusterError: where it cannot.
+    """
     options = parser().parse_args()
+    if sys.platform != "linux":
+        raise ClusterError(f"this needs Linux, and here is {sys.platform}; use a cluster you have: KUBECONFIG=...")
+    if getattr(options, "source", None):
+        os.environ["DETINF_KUBERNETES"] = options.source
     if options.command == "build":
-        for program in options.programs or ["kube"]:
-            say(f"{program}: {binary(program)}")
-        return 0
+        return build(options.programs)
     if options.command == "relay":
+        import asyncio
+
+        from detinf_cluster.relay import listen_outside
+
         asyncio.run(listen_outside(options.port, options.socket))
         return 0
-    cluster = Cluster(options.name)
     if options.command == "up" and options.size == "control-plane":
         return control_plane(options.name)
+    return on_cluster(options)
+
+
+def on_cluster(options: argparse.Namespace) -> int:
+    """Run a command on a cluster of the node size."""
+    # Only now: some of what these modules need exists on Linux alone.
+    from detinf_cluster.lifecycle import Cluster, find_kubectl
+
+    cluster = Cluster(options.name)
     if options.command == "up":
         cluster.up()
     elif options.command == "down":
@@ -85,15 +149,25 @@ def main() -> int:
     elif options.command == "kubeconfig":
         print(cluster.kubeconfig)
     else:
-        kubectl = control_plane_applets() / "kubectl"
         environment = os.environ | {"KUBECONFIG": str(cluster.kubeconfig)}
-        return subprocess.run([str(kubectl), *options.arguments], check=False, env=environment).returncode
+        command = [str(find_kubectl()), *options.arguments]
+        return subprocess.run(command, check=False, env=environment).returncode
     return 0
 
 
-if __name__ == "__main__":
+def run() -> int:
+    """Run a command; say in one line on standard error what is wrong."""
     try:
-        sys.exit(main())
+        return main()
     except ClusterError as error:
         print(f"cluster: {error}", file=sys.stderr)
-        sys.exit(1)
+    except OSError as error:  # a full disk, a folder that may not be written
+        print(f"cluster: {error.filename or 'input/output'}: {error.strerror or error}", file=sys.stderr)
+    except KeyboardInterrupt:
+        print("cluster: interrupted", file=sys.stderr)
+        return 130
+    return 1
+
+
+if __name__ == "__main__":
+    sys.exit(run())

@@ -54,22 +54,12 @@ PROGRAMS = {
                 ),
             ),
         ),
+        Program("npu-device-plugin", "kube", "./npu/cmd", 60, ("-ldflags", "-s -w")),
         Program("pause", "pause", ".", 5, ("-ldflags", "-s -w")),
         Program("runc", "runc", "github.com/opencontainers/runc", 40, ("-tags", "seccomp"), cgo=True),
         Program("helm", "helm", "helm.sh/helm/v4/cmd/helm", 150, ("-ldflags", "-s -w")),
     )
 }
-
-APPLETS = (
-    "etcd",
-    "kube-apiserver",
-    "kube-controller-manager",
-    "kube-scheduler",
-    "kubectl",
-    "kube-proxy",
-    "kubelet",
-    "npu-device-plugin",
-)
 
 
 def binary(name: str) -> Path:
@@ -80,10 +70,13 @@ def binary(name: str) -> Path:
     """
     program = PROGRAMS[name]
     if shutil.which("go") is None:
-        raise ClusterError("go is not on PATH; install Go 1.26 or newer (Debian: apt install golang)")
+        elsewhere = " (or DETINF_KUBERNETES=release, or a folder that has it)" if name == "kube" else ""
+        raise ClusterError(f"go is not on PATH, and {name} is built with it; install Go 1.26 or newer{elsewhere}")
     source = HERE / program.folder
-    version = subprocess.run(["go", "env", "GOVERSION"], check=True, capture_output=True, text=True).stdout.strip()
-    digest = hashlib.sha256(f"{version} {program}".encode())
+    asked = subprocess.run(["go", "env", "GOVERSION"], cwd=source, check=False, capture_output=True, text=True)
+    if asked.returncode:  # an old Go that may not fetch a newer one, for instance
+        raise ClusterError(f"go does not work in {source}: {' '.join(asked.stderr.split())[-300:]}")
+    digest = hashlib.sha256(f"{asked.stdout.strip()} {program}".encode())
     for path in sorted(source.rglob("*")):
         if path.is_file() and path.suffix in {".go", ".mod", ".sum"}:
             digest.update(path.name.encode() + path.read_bytes())
@@ -145,15 +138,3 @@ def _build(program: Program, source: Path, target: Path) -> None:
         if old != target and time.time() - old.stat().st_mtime > 7 * 86400:
             old.unlink()
     say(f"  {program.name}: built in {seconds:.0f} s")
-
-
-def applets(folder: Path) -> Path:
-    """Make links to the one Kubernetes binary under the names that it answers to, and return their folder."""
-    kube = binary("kube")
-    folder.mkdir(parents=True, exist_ok=True)
-    for name in APPLETS:
-        link = folder / name
-        if not link.is_symlink() or link.readlink() != kube:
-            link.unlink(missing_ok=True)
-            link.symlink_to(kube)
-    return folder

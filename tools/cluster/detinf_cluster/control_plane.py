@@ -10,10 +10,10 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from detinf_cluster.build import applets
 from detinf_cluster.cache import cache_dir
 from detinf_cluster.certificates import Authority, write_kubeconfig
 from detinf_cluster.processes import Processes, answers, free_port, wait_until
+from detinf_cluster.sources import CONTROL_PLANE, link, say_version
 
 SERVICE_RANGE = "10.96.0.0/16"
 AUDIT_POLICY = """\
@@ -59,7 +59,8 @@ class ControlPlane:
             parent.mkdir(parents=True, exist_ok=True)
             self.folder = Path(tempfile.mkdtemp(prefix="test-", dir=parent))
             self.temporary = True
-        self.bin = applets(self.folder / "bin")
+        self.bin = link(self.folder / "bin", CONTROL_PLANE)
+        say_version(self.bin / "kube-apiserver")
         self.port = self.port or free_port()
         self.pki = self.folder / "pki"
         self.audit_log = self.folder / "audit.log"

@@ -14,11 +14,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from detinf_cluster import debian
-from detinf_cluster.build import applets, binary
-from detinf_cluster.cache import HERE, ClusterError, cluster_dir, say
+from detinf_cluster.build import binary
+from detinf_cluster.cache import HERE, ClusterError, cache_dir, cluster_dir, say
 from detinf_cluster.certificates import write_kubeconfig
 from detinf_cluster.node import cgroup_roots
 from detinf_cluster.processes import free_port, is_alive
+from detinf_cluster.sources import CONTROL_PLANE, NODE, link, programs
 
 _OUTLIVING: list[subprocess.Popen[bytes]] = []
 """Processes that run on when the command that started them has ended: kept, so that nobody calls them forgotten."""
@@ -86,7 +87,8 @@ class Cluster:
             say(f"{self.name} is up already")
             return
         debian.require(debian.NODE)
-        for program in ("kube", "pause", "runc"):
+        programs((*CONTROL_PLANE, *NODE))
+        for program in ("pause", "runc"):
             binary(program)
         self.clean()
         self.folder.mkdir(parents=True)
@@ -245,8 +247,6 @@ def remove_cgroup(path: Path) -> None:
             time.sleep(0.1)
 
 
-def control_plane_applets() -> Path:
-    """Return the folder of the programs, for those who need kubectl alone."""
-    from detinf_cluster.cache import cache_dir
-
-    return applets(cache_dir() / "bin" / "applets")
+def find_kubectl() -> Path:
+    """Return kubectl, for those who need nothing else."""
+    return link(cache_dir() / "bin" / "applets", ["kubectl"]) / "kubectl"

@@ -22,6 +22,8 @@ from detinf_cluster.control_plane import ControlPlane
 from detinf_cluster.npu import write_tree
 from detinf_cluster.processes import Processes, answers, wait_until
 from detinf_cluster.relay import listen_inside
+from detinf_cluster.sources import NODE as NODE_PROGRAMS
+from detinf_cluster.sources import link
 
 NODE = "node1"
 BRIDGE = "detinf0"
@@ -77,7 +79,7 @@ class Inside:
         self.mounts()
         self.control_plane = ControlPlane(self.folder / "control", ADDRESS, API_PORT)
         self.control_plane.start()
-        self.pki, self.bin = self.control_plane.pki, self.control_plane.bin
+        self.pki, self.bin = self.control_plane.pki, link(self.control_plane.bin, NODE_PROGRAMS)
         self.kubectl = [str(self.bin / "kubectl"), "--kubeconfig", str(self.control_plane.kubeconfig)]
         self.say(f"control plane serves on {ADDRESS}:{API_PORT}")
         threading.Thread(
