@@ -3,39 +3,27 @@
 from __future__ import annotations
 
 import asyncio
-import os
 import random
 import re
-import signal
-import socket
 import struct
-import subprocess
 import sys
-import time
-import urllib.error
-import urllib.request
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import aiohttp
 import pytest
-import yaml
 
-from detinf.api.types import Spec
-from detinf.engines.catalogue import PROFILES
-from detinf.engines.plan import arguments
+from detinf.probe.trace import Trace
 
 ROOT = Path(__file__).resolve().parents[2]
-KIT = ROOT / "tools" / "vllm_cpu"
-FAULT_PLUGIN = Path(__file__).resolve().parent / "fault_plugin"
-BOOT = "0123456789abcdef0123456789abcdef"
-START_SECONDS = 600
+sys.path.insert(0, str(ROOT / "tools" / "vllm_cpu"))
+
+import serve  # noqa: E402 - found through the line above
+
 OUTPUT_TOKENS = 32
 TOP = 5
 VOCABULARY = 256  # the bytes, without the special tokens
-
-PROFILE = PROFILES["vllm-cpu-0.32"]
 
 
 @dataclass(frozen=True)
@@ -76,9 +64,11 @@ def bits(value: float) -> bytes:
 class Engine:
     """A running ``vllm serve``, spoken to over loopback."""
 
-    def __init__(self, port: int, fault_file: Path) -> None:
-        self.url = f"http://127.0.0.1:{port}"
-        self.fault_file = fault_file
+    def __init__(self, served: serve.Served) -> None:
+        self.url = served.url
+        self.fault_file = served.fault_file
+        self.trace = Trace(served.trace, serve.BOOT)
+        self.variant = served.variant
 
     async def complete(self, session: aiohttp.ClientSession, prompt: Sequence[int], tokens: int) -> Answer:
         """Return the greedy answer to token ids."""
@@ -175,91 +165,23 @@ def kit(request: pytest.FixtureRequest) -> Path:
     capture = request.config.pluginmanager.getplugin("capturemanager")
     with capture.global_and_fixture_disabled():
         sys.stderr.write("\n")
-        done = subprocess.run(
-            [sys.executable, str(KIT / "install.py"), "--print-path"], check=False, stdout=subprocess.PIPE, text=True
-        )
-    assert done.returncode == 0, "the real vLLM could not be installed; its output is above"
-    return Path(done.stdout.strip())
+        return serve.installed()
 
 
 @pytest.fixture(scope="session")
 def tiny_model(kit: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Make the tiny model and return its folder."""
-    folder = tmp_path_factory.mktemp("models") / "tiny"
-    done = subprocess.run(
-        [str(kit / "bin" / "python"), str(KIT / "make_model.py"), str(folder)],
-        check=False,
-        text=True,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-    )
-    assert done.returncode == 0, done.stdout
-    return folder
+    return serve.make_model(kit, tmp_path_factory.mktemp("models") / "tiny")
 
 
-def _free_port() -> int:
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        return int(listener.getsockname()[1])
-
-
-def _wait_for_health(process: subprocess.Popen[bytes], url: str, log: Path) -> None:
-    deadline = time.monotonic() + START_SECONDS
-    while time.monotonic() < deadline:
-        try:
-            with urllib.request.urlopen(f"{url}/health", timeout=5):  # noqa: S310 - loopback
-                return
-        except OSError:
-            pass
-        try:
-            process.wait(0.5)
-        except subprocess.TimeoutExpired:
-            continue
-        break
-    pytest.fail(f"vllm serve is not healthy (exit code {process.returncode}):\n{log.read_text()[-4000:]}")
-
-
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="session", params=["stock", "caching"])
 def engine(
     request: pytest.FixtureRequest, kit: Path, tiny_model: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Engine]:
-    """Serve the tiny model with the fault plug-in loaded and not active."""
-    folder = tmp_path_factory.mktemp("engine")
-    port, log = _free_port(), folder / "engine.log"
-    running = Engine(port, folder / "fault")
-    environment = {
-        "PATH": f"{kit / 'bin'}:{os.environ['PATH']}",
-        "PYTHONPATH": f"{ROOT / 'operator'}:{FAULT_PLUGIN}",
-        "DETINF_TEST_FAULT_FILE": str(running.fault_file),
-        "DETINF_BOOT": BOOT,
-        # As in the image; else the first request waits for a C++ compiler.
-        "TORCH_COMPILE_DISABLE": "1",
-        **{variable.name: variable.value for variable in (*PROFILE.variables, *PROFILE.pod_variables)},
-        "HOME": str(folder),
-        "TMPDIR": str(folder),
-    }
-    serving = ["--host", "127.0.0.1", "--port", str(port), "--served-model-name", "tiny"]
-    assert PROFILE.middleware
-    serving += ["--middleware", PROFILE.middleware]
-    example = yaml.safe_load((ROOT / "examples" / "vllm-cpu.yaml").read_text(encoding="utf-8"))
-    planned = arguments(Spec.model_validate(example["spec"]), PROFILE)
-    began = time.monotonic()
-    with log.open("wb") as output:
-        process = subprocess.Popen(
-            ["vllm", "serve", str(tiny_model), *planned, *serving],
-            env=environment,
-            stdout=output,
-            stderr=subprocess.STDOUT,
-            start_new_session=True,
-        )
-    try:
-        _wait_for_health(process, running.url, log)
-        _loudly(request, f"vllm serve is healthy after {time.monotonic() - began:.0f} s")
-        yield running
-    finally:
-        process.terminate()
-        try:
-            process.wait(60)
-        except subprocess.TimeoutExpired:
-            os.killpg(process.pid, signal.SIGKILL)
-            process.wait()
+    """Serve the tiny model: with the profile's arguments, or with prefix caching, chunked prefill and async scheduling.
+
+    A start costs most of a minute, so tests share one engine of each kind, and never both run at once.
+    """
+    with serve.serving(kit, tiny_model, tmp_path_factory.mktemp("engine"), variant=request.param) as served:
+        _loudly(request, f"vllm serve ({request.param}) is healthy after {served.start_seconds:.0f} s")
+        yield Engine(served)

@@ -9,7 +9,7 @@ from typing import Any
 import aiohttp
 import pytest
 
-pytestmark = [pytest.mark.vllm, pytest.mark.timeout(1800)]
+pytestmark = [pytest.mark.vllm, pytest.mark.timeout(1800), pytest.mark.parametrize("engine", ["stock"], indirect=True)]
 
 # Rounds by width: 3 x 16 + 4 x 8 + 10 x 2 = 100 comparisons.
 ROUNDS = {2: 10, 8: 4, 16: 3}

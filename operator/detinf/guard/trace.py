@@ -9,7 +9,8 @@ overwritten, and a checksum, which says whether it was written whole: the file i
 lock, and machines with weak memory order (aarch64) may show the bytes of a record in any order.
 
 Requests of our own are those whose id holds ``detinf-<16 hex digits>-<number>``: the probe sends that as X-Request-Id,
-and vLLM's ids keep it (``cmpl-<id>-0-<8 hex>``, measured on 0.32).
+and vLLM's ids keep it (``cmpl-<id>-<place in a list of prompts>-<8 hex>``, measured on 0.32). The prompts of a list
+have consecutive numbers.
 """
 
 from __future__ import annotations
@@ -42,7 +43,7 @@ CAPACITY = 8192
 MOST_OWN = 1024
 """Requests of our own in one step at most; more are not ours."""
 
-OWN_ID = re.compile(r"detinf-([0-9a-f]{16})-([0-9]{1,4})(?![0-9])")
+OWN_ID = re.compile(r"detinf-([0-9a-f]{16})-([0-9]{1,4})(?:-([0-9]{1,4}))?(?![0-9a-f])")
 
 
 @dataclass(frozen=True)
@@ -83,7 +84,7 @@ class Step:
 def own_of(request_id: str) -> tuple[bytes, int] | None:
     """Return (cohort, number) of a request of our own, else None."""
     found = OWN_ID.search(request_id)
-    return (bytes.fromhex(found[1]), int(found[2])) if found else None
+    return (bytes.fromhex(found[1]), int(found[2]) + int(found[3] or 0)) if found else None
 
 
 def own_id(cohort: bytes, number: int) -> str:
@@ -108,10 +109,12 @@ class TraceWriter:
         self.capacity = capacity
         self.records = 0
         self.steps = 0
+        self.path = path
         size = HEADER_BYTES + capacity * RECORD_BYTES
         draft = path.with_name(f"{path.name}.{os.getpid()}.draft")
         descriptor = os.open(draft, os.O_RDWR | os.O_CREAT | os.O_TRUNC, 0o644)
         try:
+            os.fchmod(descriptor, 0o644)  # whatever the umask: the probe is another user
             os.posix_fallocate(descriptor, 0, size)
             self._map = mmap.mmap(descriptor, size)
         except BaseException:
@@ -157,6 +160,7 @@ class TraceWriter:
             part += 1
         WRITTEN.pack_into(self._map, WRITTEN_OFFSET, self.records)
 
-    def close(self) -> None:
-        """Let go of the file; it stays."""
+    def remove(self) -> None:
+        """Take the file away: a trace that nobody continues must not be read as one in which nothing happened."""
         self._map.close()
+        self.path.unlink(missing_ok=True)

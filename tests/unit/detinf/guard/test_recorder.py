@@ -26,8 +26,9 @@ OWN = f"cmpl-{own_id(COHORT, 3)}-0-00000000"
 class Request:
     """The fields of vLLM's request that are read."""
 
-    num_prompt_tokens: int
+    num_tokens: int
     num_computed_tokens: int = 0
+    num_preemptions: int = 0
 
 
 @dataclass
@@ -43,6 +44,7 @@ class Scheduler:
 
     def _preempt_request(self, request: Request) -> None:
         request.num_computed_tokens = 0
+        request.num_preemptions += 1
 
     def step(self, tokens: dict[str, int], *, new: tuple[str, ...] = (), resumed: tuple[str, ...] = ()) -> Any:
         """Schedule tokens, as ``_update_after_schedule`` leaves it."""
@@ -136,11 +138,53 @@ def test_cache_hits_and_preemptions_are_counted_where_they_happen(
     assert (second.cached_tokens, second.preemptions, second.prefills) == (0, 1, 1)
 
 
-def test_error_of_the_recorder_is_not_the_engines(scheduler: Scheduler, capfd: pytest.CaptureFixture[str]) -> None:
+@pytest.mark.parametrize("runner", ["first", "second"])
+def test_preempted_request_reads_its_answer_again_before_it_decodes(
+    scheduler: Scheduler, steps: Callable[[], tuple[Step, ...]], runner: str
+) -> None:
+    request = Request(10)
+    scheduler.requests = {OWN: request}
+    scheduler.plan = lambda: scheduler.step({OWN: 10}, new=(OWN,))
+    scheduler.schedule()
+    request.num_tokens += 5  # answered meanwhile
+    scheduler._preempt_request(request)
+    request.num_computed_tokens = 4  # found in the prefix cache
+    again = {"resumed": (OWN,)} if runner == "first" else {"new": (OWN,)}
+    for tokens, more in ((8, again), (3, {}), (1, {})):
+        scheduler.plan = lambda tokens=tokens, more=more: scheduler.step({OWN: tokens}, **more)
+        scheduler.schedule()
+    assert [(step.own[0].prefill, step.own[0].tokens, step.own[0].computed) for step in steps()] == [
+        (True, 10, 0),
+        (True, 8, 4),
+        (True, 3, 12),
+        (False, 1, 15),
+    ]
+    assert [step.cached_tokens for step in steps()] == [0, 0, 0, 0]
+
+
+def test_error_of_the_recorder_is_not_the_engines_and_leaves_no_trace(
+    scheduler: Scheduler, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    scheduler.requests = {OWN: Request(2)}
+    scheduler.plan = lambda: scheduler.step({OWN: 2}, new=(OWN,))
+    scheduler.schedule()
+    assert Trace(tmp_path / "trace.ring", BOOT).position() == 1
     scheduler.plan = lambda: SimpleNamespace(answer=42)
     assert scheduler.schedule().answer == 42
     assert scheduler.schedule().answer == 42
-    assert capfd.readouterr().err.count("detinf: the step trace ends: AttributeError") == 1
+    assert capfd.readouterr().err.count("detinf: the step trace: it ends: AttributeError") == 1
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_scheduler_of_another_make_is_left_alone_and_told(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv(TRACE_VARIABLE, str(tmp_path / "trace.ring"))
+    other = type("Other", (), {"schedule": Scheduler.schedule})
+    for module in (SimpleNamespace(Scheduler=other), SimpleNamespace()):
+        recorder.hook(module)
+    assert other.schedule is Scheduler.schedule
+    assert capfd.readouterr().err.count("detinf: the step trace: there is none") == 2
 
 
 def test_engine_that_was_started_without_the_guard_is_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:

