@@ -19,6 +19,7 @@ import mmap
 import os
 import re
 import struct
+import sys
 import time
 import zlib
 from collections.abc import Sequence
@@ -28,9 +29,11 @@ from pathlib import Path
 MAGIC = b"DETINFT1"
 HEADER = struct.Struct("<8sIIIIQ32s")
 """magic, record bytes, capacity, process id, reserved, start on CLOCK_MONOTONIC in ns, boot."""
-WRITTEN = struct.Struct("<Q")
-WRITTEN_OFFSET = 128
-"""Records written so far: a hint where the newest is; each record says itself what it is."""
+COUNT_OFFSET = 128
+"""8 bytes of the machine's own order, stored at once: how many records were written, with check bits (``count_word``).
+
+Where the newest record is; each record says itself what it is."""
+COUNT_BITS = 48
 HEADER_BYTES = 4096
 RECORD = struct.Struct("<QQQIIIIIIIHHHHI")
 """index, step, CLOCK_MONOTONIC ns, tokens, width, prefills, decodes, waiting, preemptions, cached tokens, part, own in
@@ -97,6 +100,19 @@ def checksum(head: bytes, own: bytes) -> int:
     return zlib.crc32(own, zlib.crc32(head[:-4]))
 
 
+def count_word(records: int) -> int:
+    """Return the word that says how many records there are: 48 bits of it, and 16 that check them."""
+    count = records & (1 << COUNT_BITS) - 1
+    return count | ((count ^ count >> 16 ^ count >> 32 ^ 0xFFFF) & 0xFFFF) << COUNT_BITS
+
+
+def count_of(word: bytes) -> int | None:
+    """Return how many records a word says there are; None for a word that is none."""
+    value = int.from_bytes(word, sys.byteorder)
+    count = value & (1 << COUNT_BITS) - 1
+    return count if len(word) == 8 and count_word(count) == value else None
+
+
 class TraceWriter:
     """Writes the ring; used by one thread of one process."""
 
@@ -125,6 +141,9 @@ class TraceWriter:
         HEADER.pack_into(
             self._map, 0, MAGIC, RECORD_BYTES, capacity, os.getpid(), 0, time.monotonic_ns(), boot.encode()[:32]
         )
+        # One store of 8 bytes; struct would store them one by one, and this process may be halted in between.
+        self._count = memoryview(self._map)[COUNT_OFFSET : COUNT_OFFSET + 8].cast("Q")
+        self._count[0] = count_word(0)
         draft.replace(path)
 
     def write(
@@ -158,9 +177,10 @@ class TraceWriter:
             self.records = index + 1
             start += OWN_PER_RECORD
             part += 1
-        WRITTEN.pack_into(self._map, WRITTEN_OFFSET, self.records)
+        self._count[0] = count_word(self.records)
 
     def remove(self) -> None:
         """Take the file away: a trace that nobody continues must not be read as one in which nothing happened."""
+        self._count.release()
         self._map.close()
         self.path.unlink(missing_ok=True)

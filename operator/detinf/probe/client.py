@@ -14,9 +14,9 @@ from detinf.documents import Reference
 from detinf.guard.layout import BOOT_HEADER
 from detinf.guard.trace import own_id
 from detinf.probe.engine import EngineIdentity, Outcome
+from detinf.probe.metrics import Snapshot, parse_metrics
 from detinf.probe.observation import Observation, parse_completion
 from detinf.probe.reasons import InconclusiveError, Reason
-from detinf.probe.witness import Snapshot, parse_metrics
 
 REQUEST_SECONDS = 300
 """A slow engine is slow, not wrong; a request that never ends must not stop the probe for ever."""

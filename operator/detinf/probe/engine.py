@@ -13,7 +13,7 @@ from detinf.documents import Reference
 from detinf.probe.observation import Observation
 from detinf.probe.reasons import InconclusiveError
 from detinf.probe.trace import Window
-from detinf.probe.witness import Snapshot
+from detinf.probe.metrics import Snapshot
 
 Outcome = Observation | InconclusiveError
 """An answer, or why there is none."""

@@ -11,13 +11,15 @@ from dataclasses import dataclass, replace
 
 from detinf.api.types import Promise
 from detinf.documents import Reference, Verdict, Witness
+from detinf.probe.arithmetic import Sent
 from detinf.probe.engine import Engine, EngineIdentity, Outcome, StepTrace
+from detinf.probe.metrics import Snapshot
 from detinf.probe.observation import Observation
 from detinf.probe.reasons import InconclusiveError, Reason
 from detinf.probe.trace import Window
 from detinf.probe.traced import Proof, decoding, launched, mixed
 from detinf.probe.verdict import Asked, Round, judge
-from detinf.probe.witness import Snapshot, decode_width, traced_width
+from detinf.probe.witness import counted_width, traced_width
 
 SOLO = "solo"
 PLUG_TOKENS = 2048
@@ -98,16 +100,17 @@ class Prober:
         wanted, cohort = len(references), secrets.token_bytes(8)
         run = await self._together(references, plug_tokens, cohort)
         first, last = run.metrics
-        missing = Reason.NOT_BATCHED
+        missing, ran = Reason.NOT_BATCHED, None
         if run.window is not None:
             proven, witness = traced_width(run.window, cohort, tokens=run.tokens, wanted=wanted)
+            ran = f"width={witness.width}" if witness.width > 1 else None
         elif first is not None and last is not None:
-            own = sum(run.tokens) - wanted
-            proven, witness = decode_width(first, last, own_decode_tokens=own, wanted=wanted)
+            prompts = tuple(len(reference.prompt_ids) for reference in references)
+            sent = Sent(prompts, tuple(run.tokens), plugs=(self._plug(plug_tokens),))
+            proven, witness, ran = counted_width(first, last, sent)
         else:
             witness = Witness(kind="None", width=1, detail="/metrics does not have vllm:iteration_tokens_total")
             proven, missing = False, Reason.METRICS_MISSING
-        ran = f"width={witness.width}" if witness.kind == "W0" and witness.width > 1 else None
         proof = Proof(proven, ran, witness, missing)
         return [self._disturbed("S03", f"width={wanted}", references, expected, run, proof)]
 
@@ -139,8 +142,11 @@ class Prober:
         return self._disturbed("S05", f"prefill={len(joins.prompt_ids)}", references, expected, run, proof)
 
     async def _together(self, references: Sequence[Reference], plug_tokens: int, cohort: bytes) -> Run:
-        plug = min(plug_tokens, self.max_model_len - 2)
+        plug = self._plug(plug_tokens)
         return await self._run(lambda _position: self.client.cohort(references, plug, cohort))
+
+    def _plug(self, plug_tokens: int) -> int:
+        return min(plug_tokens, self.max_model_len - 2)
 
     async def _run(self, send: Callable[[int | None], Awaitable[Sequence[Outcome]]]) -> Run:
         before = await self.client.identity()
@@ -172,7 +178,9 @@ class Prober:
             missing=proof.missing,
             engine_changed=run.changed,
         )
-        if proof.condition is not None and outcome.verdict is not Verdict.INCONCLUSIVE:
+        # A difference needs no witness: where only a part was proven it is booked under what was asked for.
+        known = outcome.verdict is Verdict.PASS or (outcome.verdict is Verdict.FAIL and proof.witness.kind == "W0")
+        if proof.condition is not None and known:
             outcome = replace(outcome, condition=proof.condition)
         return outcome
 

@@ -14,6 +14,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from detinf.guard.trace import (
+    COUNT_OFFSET,
     HEADER,
     HEADER_BYTES,
     MAGIC,
@@ -22,15 +23,16 @@ from detinf.guard.trace import (
     OWN_PER_RECORD,
     RECORD,
     RECORD_BYTES,
-    WRITTEN,
-    WRITTEN_OFFSET,
     Own,
     Step,
     checksum,
+    count_of,
 )
 
 MOST_RECORDS = 65_536
 """Capacity of a file that is read at all."""
+READINGS = 3
+"""How often the count of records is read until it is whole; it is stored at once, so that once is enough."""
 
 
 @dataclass(frozen=True)
@@ -108,8 +110,10 @@ def _capacity(descriptor: int, boot: str) -> int | None:
 
 
 def _written(descriptor: int) -> int | None:
-    data = os.pread(descriptor, WRITTEN.size, WRITTEN_OFFSET)
-    return int(WRITTEN.unpack(data)[0]) if len(data) == WRITTEN.size else None
+    for _ in range(READINGS):
+        if (count := count_of(os.pread(descriptor, 8, COUNT_OFFSET))) is not None:
+            return count
+    return None
 
 
 @dataclass(frozen=True)

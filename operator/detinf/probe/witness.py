@@ -1,85 +1,44 @@
-"""Proof that requests really decoded together: W0 from the engine's step trace, W2 from two looks at ``/metrics``.
+"""Proof that requests really decoded together: W0 from the engine's step trace, W2 where there is none.
 
-W0 is the truth, where the operator runs the engine. W2 is decode arithmetic for every other engine:
-``iteration_tokens_total`` counts a step for every step that emitted something. Own decode tokens over steps is a lower
-bound on the own width: other people's steps, prefills and idle engines only lower it (probing.md section 5).
+W0 is the truth, where the operator runs the engine. Every other engine is proven by arithmetic (``arithmetic.py``).
 """
 
 from __future__ import annotations
 
-import re
 import statistics
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 from detinf.documents import Witness
+from detinf.probe.arithmetic import Sent, decoded_together, foreign_tokens, read_together
+from detinf.probe.metrics import Snapshot
 from detinf.probe.trace import Window
 
 SHARE = 0.8
-"""Share of the wanted width that has to be proven."""
-MINIMUM_STEPS = 20
-"""Fewer steps prove nothing: the ends of a cohort weigh too much."""
-
-_SAMPLE = re.compile(r"^([A-Za-z_:][A-Za-z0-9_:]*)(?:\{[^}]*\})?\s+(\S+)", re.MULTILINE)
+"""Share of the wanted width that has to be proven by arithmetic; the cell is booked at what was proven."""
 
 
-@dataclass(frozen=True)
-class Snapshot:
-    """What one look at ``/metrics`` says, summed over engines."""
+def counted_width(before: Snapshot, after: Snapshot, sent: Sent) -> tuple[bool, Witness, str | None]:
+    """Return (proven, witness, condition) for a cohort, from two looks at the metrics.
 
-    steps: float
-    generated: float
-    running: float
-    waiting: float
-    started: float | None
-    """``process_start_time_seconds``; vLLM with several API servers has none."""
-
-
-NAMES = {
-    "vllm:iteration_tokens_total_count": "steps",
-    "vllm:generation_tokens_total": "generated",
-    "vllm:num_requests_running": "running",
-    "vllm:num_requests_waiting": "waiting",
-    "process_start_time_seconds": "started",
-}
-
-
-def parse_metrics(text: str) -> Snapshot | None:
-    """Return the snapshot of a metrics page, or None where the witness' own series are missing."""
-    sums: dict[str, float] = {}
-    for name, value in _SAMPLE.findall(text):
-        if key := NAMES.get(name):
-            try:
-                sums[key] = sums.get(key, 0.0) + float(value)
-            except ValueError:
-                return None
-    if not {"steps", "generated"} <= sums.keys():
-        return None
-    return Snapshot(
-        sums["steps"], sums["generated"], sums.get("running", 0.0), sums.get("waiting", 0.0), sums.get("started")
-    )
-
-
-def decode_width(before: Snapshot, after: Snapshot, *, own_decode_tokens: int, wanted: int) -> tuple[bool, Witness]:
-    """Return (proven, witness) for a cohort.
+    The condition is None where exactly the wanted width ran, and ``width>=N`` where more may have run than what is
+    proven: a part of the cohort, or others were served beside it.
 
     Args:
-        before: before the cohort was sent.
-        after: after its last answer.
-        own_decode_tokens: tokens of our own that were decoded, the first of each request not counted.
-        wanted: how many requests were to decode together.
+        before: before the first request was sent.
+        after: after the last answer.
+        sent: what was sent between them.
     """
-    steps = round(after.steps - before.steps)
-    generated = round(after.generated - before.generated)
-    if steps < MINIMUM_STEPS or generated < own_decode_tokens:
-        # A counter that ran backwards or too slowly is another process' or another window's.
-        return False, Witness(
-            kind="W2", width=1, detail=f"{generated} tokens in {steps} steps: too few to prove a width"
-        )
-    rho = own_decode_tokens / steps
-    proven = rho >= SHARE * wanted
-    detail = f"{own_decode_tokens} own decode tokens in {steps} steps: {rho:.1f} together, {wanted} wanted"
-    return proven, Witness(kind="W2", width=max(1, min(wanted, int(rho + 0.5))), detail=detail)
+    wanted, steps = len(sent.prompts), round(after.steps - before.steps)
+    width, foreign = decoded_together(before, after, sent), foreign_tokens(before, after, sent)
+    detail = f"{sent.decoded} own decode tokens in {steps} steps: {width} together at least, {wanted} wanted"
+    if foreign > 0:
+        detail += f"; {foreign} tokens for others"
+    elif foreign < 0:
+        detail += "; the engine's counters lack tokens that it answered"
+    if read_together(before, after, sent):
+        detail += "; all first tokens in one step (W3)"
+    condition = None if width == wanted and foreign == 0 else f"width>={width}"
+    return width >= SHARE * wanted, Witness(kind="W2", width=max(1, width), detail=detail), condition
 
 
 def booked_width(width: int, wanted: int) -> int:

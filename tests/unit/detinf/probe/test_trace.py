@@ -13,14 +13,14 @@ from hypothesis import strategies as st
 
 from detinf.guard.trace import (
     CAPACITY,
+    COUNT_OFFSET,
     HEADER,
     HEADER_BYTES,
     OWN,
     OWN_PER_RECORD,
     RECORD_BYTES,
-    WRITTEN,
-    WRITTEN_OFFSET,
     TraceWriter,
+    count_word,
     own_id,
     own_of,
 )
@@ -164,12 +164,28 @@ def test_capacity_that_is_a_lie_is_no_trace(path: Path) -> None:
 def test_count_of_records_that_is_a_lie_gives_no_steps_that_were_not_written(path: Path) -> None:
     write(TraceWriter(path, BOOT, capacity=8))
     data = bytearray(path.read_bytes())
-    for written in (5, 2**40, 2**64 - 1):
-        WRITTEN.pack_into(data, WRITTEN_OFFSET, written)
+    for written in (5, 2**40, 2**48 - 1):
+        put_count(data, count_word(written))
         path.write_bytes(data)
         window = window_of(path)
         assert not window.complete
         assert len(window.steps) <= 1
+
+
+def put_count(data: bytearray, word: int) -> None:
+    data[COUNT_OFFSET : COUNT_OFFSET + 8] = word.to_bytes(8, sys.byteorder)
+
+
+def test_count_of_records_that_was_written_by_half_is_no_count(path: Path) -> None:
+    writer = TraceWriter(path, BOOT)
+    write(writer)
+    data = bytearray(path.read_bytes())
+    put_count(data, count_word(0xFF) & ~0xFFFF | 0x100)
+    path.write_bytes(data)
+    assert Trace(path, BOOT).position() is None
+    assert Trace(path, BOOT).since(0) is None
+    write(writer)
+    assert Trace(path, BOOT).position() == 2
 
 
 @given(st.binary(max_size=300), st.integers(0, HEADER_BYTES + 8 * RECORD_BYTES - 1))

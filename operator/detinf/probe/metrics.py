@@ -1,0 +1,100 @@
+"""What one look at an engine's ``/metrics`` says, as far as the witnesses W1, W2, W3 and W6 need it.
+
+Names as in vLLM 0.23 to 0.33. Values are summed over data-parallel engines: a witness that counts steps then sees more
+of them than one engine made, which only lowers what it can prove. Histogram edges are read and not assumed: vLLM lets
+them be overridden.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+_NAME = r"(?:vllm:[a-z_]+|process_start_time_seconds)"
+_LABELS = r'\{(?:[^"}]|"(?:[^"\\]|\\.)*")*\}'
+_SAMPLE = re.compile(rf"^({_NAME})({_LABELS})?[ \t]+(\S+)", re.MULTILINE)
+_EDGE = re.compile(r'[{,]le="([^"]*)"')
+
+NAMES = {
+    "vllm:iteration_tokens_total_count": "steps",
+    "vllm:generation_tokens_total": "generated",
+    "vllm:num_requests_running": "running",
+    "vllm:num_requests_waiting": "waiting",
+    "process_start_time_seconds": "started",
+    "vllm:prompt_tokens_total": "prompts",
+    "vllm:num_preemptions_total": "preemptions",
+    "vllm:prefix_cache_queries_total": "cache_queries",
+    "vllm:prefix_cache_hits_total": "cache_hits",
+    "vllm:corrupted_requests_total": "corrupted",
+    "vllm:spec_decode_num_drafts_total": "drafts",
+}
+BUCKET = "vllm:iteration_tokens_total_bucket"
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """One look; counters since the start of the process. None: the page has no such series."""
+
+    steps: float
+    """Steps that emitted something."""
+    generated: float
+    """Tokens generated."""
+    running: float
+    waiting: float
+    started: float | None
+    """``process_start_time_seconds``; vLLM with several API servers has none."""
+    prompts: float | None = None
+    """Tokens of prompts whose first token was emitted, cached ones included."""
+    preemptions: float | None = None
+    cache_queries: float | None = None
+    """Prompt tokens looked up in the prefix cache; stays 0 where it is off."""
+    cache_hits: float | None = None
+    corrupted: float | None = None
+    """Requests with NaN in their logits."""
+    drafts: float | None = None
+    """Speculative drafts; None without speculative decoding."""
+    edges: Mapping[float, float] | None = None
+    """Upper edge, inclusive, to how many steps emitted and read at most that many tokens (``iteration_tokens``)."""
+
+
+def parse_metrics(text: str) -> Snapshot | None:
+    """Return the snapshot of a metrics page, or None where the witness' own series are missing or no numbers."""
+    sums: dict[str, float] = {}
+    edges: dict[float, list[float]] = {}
+    for name, labels, written in _SAMPLE.findall(text):
+        key = NAMES.get(name)
+        if key is None and name != BUCKET:
+            continue
+        value = _number(written)
+        if value is None:
+            return None
+        if key is not None:
+            sums[key] = sums.get(key, 0.0) + value
+        elif found := _EDGE.search(labels):
+            edge = _number(found[1], infinite=True)
+            if edge is not None:
+                edges.setdefault(edge, []).append(value)
+    if not {"steps", "generated"} <= sums.keys():
+        return None
+    # An edge that one engine has and another has not says nothing about their sum.
+    whole = len(edges.get(math.inf, ()))
+    summed = {edge: sum(values) for edge, values in sorted(edges.items()) if len(values) == whole}
+    return Snapshot(
+        steps=sums.pop("steps"),
+        generated=sums.pop("generated"),
+        running=sums.pop("running", 0.0),
+        waiting=sums.pop("waiting", 0.0),
+        started=sums.pop("started", None),
+        edges=summed or None,
+        **sums,
+    )
+
+
+def _number(written: str, *, infinite: bool = False) -> float | None:
+    try:
+        value = float(written)
+    except ValueError:
+        return None
+    return value if math.isfinite(value) or (infinite and value == math.inf) else None
