@@ -1,4 +1,4 @@
-"""A stand-alone check of any server with vLLM's API: S01 and S03 against its own solo answers, witnessed by W2.
+"""A stand-alone check of any server with vLLM's API: S01 and S03 against its own solo answers, witnessed by arithmetic.
 
 There is no guard and no baseline here, so it says whether answers depend on the batch, and nothing about what the
 engine is or was yesterday.

@@ -37,7 +37,9 @@ def table(outcome: Outcome) -> Table:
         rows.setdefault((item.relation, item.condition), []).append(item)
     for (relation, condition), rounds in rows.items():
         worst = next((item for item in rounds if item.verdict is not Verdict.PASS), rounds[-1])
-        count = f"{len(rounds)} requests" if condition == "solo" else condition.replace("=", " ")
+        count = (
+            f"{len(rounds)} requests" if condition == "solo" else condition.replace(">=", " from ").replace("=", " ")
+        )
         detail = worst.detail if worst.verdict is Verdict.PASS else f"{worst.reason}: {worst.detail}"
         colour = COLOURS[worst.verdict]
         result.add_row(f"{relation} {MEANING[relation]}", count, f"[bold {colour}]{worst.verdict}[/]", detail)

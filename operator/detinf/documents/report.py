@@ -42,7 +42,7 @@ class Witness(Part):
     """Proof that a disturbance took place."""
 
     kind: str
-    """W0 (step trace), W2 (decode arithmetic) or None."""
+    """W0 (step trace), W2 (decode arithmetic, where there is no trace) or None."""
     width: int
     """Requests proven to decode together; 1 where nothing was proven."""
     detail: str

@@ -10,10 +10,10 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from detinf.documents import Reference
+from detinf.probe.metrics import Snapshot
 from detinf.probe.observation import Observation
 from detinf.probe.reasons import InconclusiveError
 from detinf.probe.trace import Window
-from detinf.probe.metrics import Snapshot
 
 Outcome = Observation | InconclusiveError
 """An answer, or why there is none."""

@@ -12,7 +12,7 @@ from detinf.documents import Reference, References
 
 SEED = 20_260_101
 TOKENS = 32
-"""Tokens of each answer; W2 needs 20 steps of a whole cohort."""
+"""Tokens of each answer: W2 proves a width of 16 only where 32 of them came in at most 33 steps."""
 LENGTHS = (5, 9, 17, 33, 64, 65, 127, 128, 129, 31, 7, 96, 48, 15, 80, 112)
 GREEDY_EVERY = 4
 
