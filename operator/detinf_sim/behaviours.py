@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import random
-from collections.abc import Callable
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
 
 from detinf_sim.counters import Counters
 from detinf_sim.model import FLOOR
@@ -13,6 +15,30 @@ from detinf_sim.sequences import Emission, Request
 
 if TYPE_CHECKING:
     from detinf_sim.scheduler import SimEngine
+
+
+@dataclass(frozen=True)
+class Identity:
+    """Who answers."""
+
+    boot: str
+    """The header ``X-Detinf-Boot``; none where empty."""
+    started: float
+    """``process_start_time_seconds``."""
+    fingerprint: str
+    """``system_fingerprint``."""
+
+
+@dataclass(frozen=True)
+class Refusal:
+    """An answer that the engine never saw the request for."""
+
+    status: int
+    body: str
+    delay: float = 0.0
+    """Seconds until it comes."""
+    whole: bool = True
+    """False: the connection ends after it."""
 
 
 @dataclass(frozen=True)
@@ -27,6 +53,16 @@ class Behaviour:
     """Before each step of the scheduler: answers stay what they are."""
     distort: Callable[[Emission, int, random.Random], Emission] | None = None
     """On each emission: what arrives is not what was computed, and says so."""
+    refuse: Callable[[int], Refusal] | None = None
+    """Instead of an answer."""
+    rewrite: Callable[[str], str] | None = None
+    """On the JSON of an answer or of a stream's chunk."""
+    identify: Callable[[Identity, random.Random], Identity] | None = None
+    """Who gives the next answer, from who gave the last one."""
+    page: Callable[[Sequence[str]], str | None] | None = None
+    """On the last two metrics pages, newest last; None: 404."""
+    cuts: bool = False
+    """Whether the connection ends inside the answer."""
 
     @property
     def form(self) -> str:
@@ -36,7 +72,11 @@ class Behaviour:
     @property
     def where(self) -> str:
         """What it works on."""
-        return "scheduler" if self.disturb else "values" if self.distort else "answers"
+        if self.disturb:
+            return "scheduler"
+        if self.distort:
+            return "values"
+        return "metrics" if self.page else "answers"
 
 
 def _serialise(engine: SimEngine, _number: int) -> None:
@@ -46,6 +86,8 @@ def _serialise(engine: SimEngine, _number: int) -> None:
 def _tenants(engine: SimEngine, percent: int) -> None:
     """Keep so many of the engine's places taken by strangers, with prompts and lengths of all kinds."""
     chance = engine.chance
+    if engine.has_work and chance.random() < 0.75:
+        return  # nobody arrives with every step
     there = sum(sequence.identifier.startswith("tenant-") for sequence in [*engine.running, *engine.waiting])
     for _ in range(engine.limits.max_num_seqs * percent // 100 - there):
         room = engine.limits.max_model_len
@@ -67,7 +109,7 @@ def _tenants(engine: SimEngine, percent: int) -> None:
 
 def _shuffle(engine: SimEngine, _number: int) -> None:
     engine.chance.shuffle(engine.running)
-    engine.chance.shuffle(engine.waiting)
+    engine.waiting.rotate(engine.chance.randrange(len(engine.waiting) + 1))
 
 
 def _preempt(engine: SimEngine, percent: int) -> None:
@@ -115,6 +157,50 @@ def _stopped(emission: Emission, percent: int, chance: random.Random) -> Emissio
     return emission._replace(finish_reason="stop") if chance.random() * 100 < percent else emission
 
 
+def _error(message: str, status: int) -> str:
+    return json.dumps({"error": {"message": message, "type": "SimulatedError", "param": None, "code": status}})
+
+
+def _too_long(_number: int) -> Refusal:
+    return Refusal(400, _error("This model's maximum context length is 1 tokens.", 400))
+
+
+def _reserialised(text: str) -> str:
+    """Return the same values in another order and other digits, as a proxy may write them."""
+
+    def written(value: Any) -> str:
+        if isinstance(value, dict):
+            return "{" + ", ".join(f"{json.dumps(key)} : {written(value[key])}" for key in reversed(value)) + "}"
+        if isinstance(value, list):
+            return "[ " + ", ".join(written(item) for item in value) + " ]"
+        return f"{value:.17e}" if isinstance(value, float) else json.dumps(value)
+
+    return written(json.loads(text))
+
+
+def _without_details(text: str) -> str:
+    body = json.loads(text)
+    if usage := body.get("usage"):
+        usage.pop("prompt_tokens_details", None)
+    return json.dumps(body)
+
+
+def _restarted(_identity: Identity, chance: random.Random) -> Identity:
+    return Identity(f"{chance.getrandbits(128):032x}", chance.uniform(1e9, 2e9), _identity.fingerprint)
+
+
+def _other_pod(identity: Identity, _chance: random.Random) -> Identity:
+    return replace(identity, boot=identity.boot[::-1], started=-identity.started)
+
+
+def _upgraded(identity: Identity, _chance: random.Random) -> Identity:
+    return replace(identity, fingerprint=identity.fingerprint[::-1])
+
+
+def _other_edges(pages: Sequence[str]) -> str:
+    return re.sub(r'^\S*le="(8|32|128|512|2048|8192)\.0"\S* .*\n', "", pages[-1], flags=re.MULTILINE)
+
+
 BEHAVIOURS: dict[str, Behaviour] = {
     behaviour.name: behaviour
     for behaviour in (
@@ -132,10 +218,35 @@ BEHAVIOURS: dict[str, Behaviour] = {
         Behaviour("floor", "that share of the logprobs is vLLM's floor of -9999", "percent", distort=_floored),
         Behaviour("tie", "at the last place of a list another, equally probable token stands", distort=_other_tie),
         Behaviour("stop", "that share of the tokens ends its answer early", "percent", distort=_stopped),
-        Behaviour("status", "every request for text is answered with that status", "code"),
-        Behaviour("garbage", "200, and no JSON"),
-        Behaviour("truncate", "the connection ends inside the answer"),
-        Behaviour("restart", "every answer comes from another boot"),
+        Behaviour(
+            "status",
+            "every request for text is answered with that status",
+            "code",
+            refuse=lambda status: Refusal(status, _error("simulated", status)),
+        ),
+        Behaviour("too-long", "400: the prompt is longer than the context, whatever it is", refuse=_too_long),
+        Behaviour(
+            "garbage", "200, and no JSON", refuse=lambda _number: Refusal(200, "<html>upstream says hello</html>")
+        ),
+        Behaviour(
+            "hang",
+            "no answer for so many seconds, and then the connection ends",
+            "seconds",
+            refuse=lambda seconds: Refusal(200, "", delay=seconds, whole=False),
+        ),
+        Behaviour("truncate", "the connection ends inside the answer", cuts=True),
+        Behaviour(
+            "reserialise", "numbers and keys are written in another way, with the same values", rewrite=_reserialised
+        ),
+        Behaviour("no-details", "usage says nothing of cached tokens", rewrite=_without_details),
+        Behaviour("restart", "every answer comes from another boot", identify=_restarted),
+        Behaviour("other-pod", "answers come from two pods in turn", identify=_other_pod),
+        Behaviour("upgrade", "answers come from two versions in turn", identify=_upgraded),
+        Behaviour("metrics-404", "there is no metrics page", page=lambda _pages: None),
+        Behaviour("metrics-late", "the metrics page is the one before", page=lambda pages: pages[0]),
+        Behaviour("metrics-empty", "the metrics page lacks vLLM's series", page=lambda _pages: "up 1\n"),
+        Behaviour("metrics-edges", "the histogram of tokens in a step has other edges", page=_other_edges),
+        Behaviour("sometimes", "what is said of answers here happens in that share of them alone", "percent"),
     )
 }
 

@@ -6,6 +6,7 @@ import argparse
 import asyncio
 import json
 import os
+import secrets
 import signal
 import sys
 import urllib.error
@@ -24,19 +25,17 @@ PLAIN_FLAGS = (
     "--dtype",
     "--tensor-parallel-size",
     "--seed",
-    "--block-size",
     "--generation-config",
     "--max-logprobs",
     "--logprobs-mode",
     "--compilation-config",
     "--additional-config",
     "--distributed-executor-backend",
-    "--api-server-count",
     "--middleware",
 )
 """Flags of vLLM that are taken and change nothing here."""
 
-SWITCHES = ("--enforce-eager", "--no-enable-prefix-caching", "--no-async-scheduling")
+SWITCHES = ("--enforce-eager", "--no-async-scheduling", "--enable-lora")
 
 
 def parser() -> argparse.ArgumentParser:
@@ -52,6 +51,16 @@ def parser() -> argparse.ArgumentParser:
     serve.add_argument("--max-num-seqs", type=int, default=32)
     serve.add_argument("--max-num-batched-tokens", type=int, default=8192)
     serve.add_argument("--enable-chunked-prefill", action=argparse.BooleanOptionalAction, default=True)
+    serve.add_argument("--enable-prefix-caching", action=argparse.BooleanOptionalAction, default=True)
+    serve.add_argument("--block-size", type=int, default=128)
+    serve.add_argument("--num-gpu-blocks-override", type=int, default=0)
+    serve.add_argument("--speculative-config", type=json.loads, default={})
+    serve.add_argument("--data-parallel-size", type=int, default=1)
+    serve.add_argument("--api-server-count", type=int)
+    serve.add_argument("--lora-modules", nargs="*", default=[])
+    serve.add_argument("--enable-prompt-tokens-details", action="store_true")
+    serve.add_argument("--fingerprint-mode", choices=["full", "hash", "custom", "none"], default="full")
+    serve.add_argument("--fingerprint-value")
     for flag in PLAIN_FLAGS:
         serve.add_argument(flag)
     for flag in SWITCHES:
@@ -76,19 +85,7 @@ def main(arguments: list[str] | None = None) -> int:
     if options.command == "faults":
         return switch_faults(options.action, options.names, options.port)
     try:
-        settings = Settings(
-            model=load_model(options.model),
-            served_name=options.served_model_name or str(options.model),
-            limits=Limits(
-                options.max_num_seqs,
-                options.max_num_batched_tokens,
-                options.max_model_len,
-                options.enable_chunked_prefill,
-            ),
-            step_seconds=float(os.environ.get("DETINF_SIM_STEP_MS", "2")) / 1000,
-            faults=check_names(filter(None, os.environ.get("DETINF_SIM_FAULTS", "").split(","))),
-            boot=os.environ.get(BOOT_VARIABLE, ""),
-        )
+        settings = settings_of(options)
         trace = os.environ.get(TRACE_VARIABLE)
         load_seconds = float(os.environ.get("DETINF_SIM_LOAD_SECONDS", "10"))
         Server(settings)  # what cannot be served is refused before the load, as by vLLM
@@ -97,6 +94,45 @@ def main(arguments: list[str] | None = None) -> int:
         print(f"vllm: {error}", file=sys.stderr)
         return 1
     return asyncio.run(serve(settings, options.host, options.port, load_seconds))
+
+
+def settings_of(options: argparse.Namespace) -> Settings:
+    """Return what a command line and the environment say.
+
+    Raises:
+        ValueError: for a model folder, a number or a fault that cannot be.
+    """
+    boot = os.environ.get(BOOT_VARIABLE, "")
+    settings = Settings(
+        model=load_model(options.model),
+        served_name=options.served_model_name or str(options.model),
+        limits=Limits(
+            options.max_num_seqs,
+            options.max_num_batched_tokens,
+            options.max_model_len,
+            options.enable_chunked_prefill,
+            options.enable_prefix_caching,
+            options.block_size,
+            options.num_gpu_blocks_override,
+            int(options.speculative_config.get("num_speculative_tokens", 0)),
+        ),
+        step_seconds=float(os.environ.get("DETINF_SIM_STEP_MS", "2")) / 1000,
+        faults=check_names(filter(None, os.environ.get("DETINF_SIM_FAULTS", "").split(","))),
+        boot=boot,
+        # Without a guard nobody names the boot, and chance is the process's own.
+        launch=None if boot else secrets.randbits(64),
+        replica=int(os.environ.get("DETINF_SIM_REPLICA", "0")),
+        token_details=options.enable_prompt_tokens_details,
+        # vLLM's default; with several servers process_start_time_seconds disappears (measured on 0.32).
+        api_servers=options.api_server_count or options.data_parallel_size,
+        data_parallel=options.data_parallel_size,
+        adapters=tuple(module.partition("=")[0] for module in options.lora_modules),
+    )
+    if options.fingerprint_mode == "custom":
+        if not options.fingerprint_value:
+            raise ValueError("--fingerprint-mode custom needs --fingerprint-value")
+        settings.fingerprint = options.fingerprint_value
+    return settings
 
 
 async def serve(settings: Settings, host: str, port: int, load_seconds: float) -> int:

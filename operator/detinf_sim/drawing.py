@@ -105,12 +105,15 @@ def _penalised(items: Items, request: Request, output: list[int]) -> Items:
     vLLM's formulas on logits, which are logprobs here: presence and frequency look at the output, repetition also at
     the prompt.
     """
-    seen = {*request.prompt, *output} if request.repetition_penalty != 1 else set()
+    said = set(output)
+    seen = said.union(request.prompt) if request.repetition_penalty != 1 else said
+    if not any(token in seen for token, _ in items):
+        return items
     weighed = []
     for token, logprob in items:
         value = logprob * request.repetition_penalty if token in seen else logprob
-        times = output.count(token)
-        value -= request.frequency_penalty * times + request.presence_penalty * (times > 0)
+        if token in said:
+            value -= request.presence_penalty + request.frequency_penalty * output.count(token)
         weighed.append((token, value))
     weighed.sort(key=lambda item: (-item[1], item[0]))
     return tuple(weighed)

@@ -7,6 +7,7 @@ given to ``Active``.
 from __future__ import annotations
 
 import hashlib
+import random
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
@@ -325,6 +326,11 @@ class Active:
     def behaviour(self, kind: str) -> int | None:
         """Return the number of a behaviour such as ``status:429`` (0 where it has none), or None where it is off."""
         return next((number for behaviour, number in self.behaviours if behaviour.name == kind), None)
+
+    def for_an_answer(self, chance: random.Random) -> list[tuple[Behaviour, int]]:
+        """Return the behaviours that befall the next answer."""
+        share = self.behaviour("sometimes")
+        return [item for item in self.behaviours if share is None or chance.random() * 100 < share]
 
     def strike(self, situation: Situation) -> list[tuple[Fault, Effect]]:
         """Return the faults that strike one request in one step, and what each does."""

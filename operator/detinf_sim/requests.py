@@ -1,4 +1,4 @@
-"""Reading vLLM's request bodies, and writing its answers."""
+"""Reading vLLM's request bodies."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import uuid
 from dataclasses import dataclass
 from typing import Any
 
-from detinf_sim.scheduler import Emission, Request
+from detinf_sim.sequences import Request
 
 MAX_LOGPROBS = 20
 
@@ -66,16 +66,33 @@ def _number(body: dict[str, Any], name: str, default: float, *, low: float, high
 
 
 def parse(
-    body: Any, *, vocabulary_size: int, eos: frozenset[int], chat: bool, request_id: str | None = None
+    body: Any,
+    *,
+    vocabulary_size: int,
+    eos: frozenset[int],
+    chat: bool,
+    request_id: str | None = None,
+    adapter: str = "",
+    server: int = 0,
 ) -> Completion:
-    """Read a body of ``/v1/completions`` or ``/v1/chat/completions``; ``request_id`` is its X-Request-Id.
+    """Read a body of ``/v1/completions`` or ``/v1/chat/completions``.
+
+    Args:
+        body: the parsed JSON.
+        vocabulary_size: of the model; text is read as bytes modulo it.
+        eos: what ends an answer.
+        chat: which of the two it is.
+        request_id: its X-Request-Id.
+        adapter: the LoRA adapter that its ``model`` names.
+        server: which API server took it.
 
     Raises:
         BadRequestError: in vLLM's words.
     """
     if not isinstance(body, dict):
         raise BadRequestError("The body must be a JSON object.")
-    for name, kinds in (("seed", int), ("logprobs", (int, bool) if chat else int), ("stream_options", dict)):
+    kinds_of = {"seed": int, "logprobs": (int, bool) if chat else int, "prompt_logprobs": int, "stream_options": dict}
+    for name, kinds in kinds_of.items():
         value = body.get(name)
         wrong_bool = isinstance(value, bool) and kinds is int
         if value is not None and (wrong_bool or not isinstance(value, kinds)):
@@ -97,6 +114,8 @@ def parse(
     salt = body.get("cache_salt")
     if salt is not None and (not isinstance(salt, str) or not salt or "/" in salt):
         raise BadRequestError("Parameter 'cache_salt' must be a non-empty string without '/'.", "cache_salt")
+    if body.get("stream") and body.get("prompt_logprobs") is not None:
+        raise BadRequestError("`prompt_logprobs` are not available when `stream=True`.", "prompt_logprobs")
     most = int(_number(body, "max_tokens", 16, low=1, high=1_000_000))
     most = int(_number(body, "max_completion_tokens", most, low=1, high=1_000_000))
     temperature = _number(body, "temperature", 1.0, low=0, high=2)
@@ -117,6 +136,14 @@ def parse(
             seed=secrets.randbits(48) if seed is None else int(seed) + copy,
             logprobs=logprobs,
             stop_ids=frozenset() if body.get("ignore_eos") else eos,
+            min_p=_number(body, "min_p", 0.0, low=0, high=1),
+            presence_penalty=_number(body, "presence_penalty", 0.0, low=-2, high=2),
+            frequency_penalty=_number(body, "frequency_penalty", 0.0, low=-2, high=2),
+            repetition_penalty=_number(body, "repetition_penalty", 1.0, low=1e-9, high=10),
+            cache_salt=salt or "",
+            prompt_logprobs=body.get("prompt_logprobs") is not None,
+            adapter=adapter,
+            server=server,
         )
         for index, prompt in enumerate(prompts)
         for copy in range(count)
@@ -132,66 +159,3 @@ def parse(
         tokens_as_ids=bool(body.get("return_tokens_as_token_ids")),
         chat=chat,
     )
-
-
-def text_of(token: int) -> str:
-    """Return the text of a token."""
-    return f" t{token}"
-
-
-def choice(completion: Completion, index: int, emissions: list[Emission]) -> dict[str, Any]:
-    """Return one choice of an answer, or of a stream's chunk.
-
-    Args:
-        completion: what was asked.
-        index: which choice.
-        emissions: its tokens, in order.
-    """
-
-    def name(token: int) -> str:
-        return f"token_id:{token}" if completion.tokens_as_ids else text_of(token)
-
-    tokens = [emission.token for emission in emissions]
-    text = "".join(text_of(token) for token in tokens)
-    finish = emissions[-1].finish_reason if emissions else None
-    result: dict[str, Any] = {"index": index, "finish_reason": finish, "stop_reason": None}
-    logprobs: dict[str, Any] | None = None
-    if completion.chat:
-        if completion.logprobs is not None:
-            logprobs = {
-                "content": [
-                    {
-                        "token": name(emission.token),
-                        "logprob": emission.logprob,
-                        "bytes": list(text_of(emission.token).encode()),
-                        "top_logprobs": [
-                            {"token": name(token), "logprob": logprob, "bytes": list(text_of(token).encode())}
-                            for token, logprob in emission.top
-                        ],
-                    }
-                    for emission in emissions
-                ]
-            }
-        part = {"role": "assistant", "content": text}
-        result["delta" if completion.stream else "message"] = part
-    else:
-        result["text"] = text
-        if completion.logprobs is not None:
-            offsets = [0]
-            for token in tokens:
-                offsets.append(offsets[-1] + len(text_of(token)))
-            logprobs = {
-                "text_offset": offsets[:-1],
-                "token_logprobs": [emission.logprob for emission in emissions],
-                "tokens": [name(token) for token in tokens],
-                "top_logprobs": [
-                    {name(token): logprob for token, logprob in emission.top} | {name(emission.token): emission.logprob}
-                    for emission in emissions
-                ],
-            }
-    result["logprobs"] = logprobs
-    if completion.token_ids:
-        result["token_ids"] = tokens
-        if not completion.stream:
-            result["prompt_token_ids"] = completion.requests[index].prompt
-    return result

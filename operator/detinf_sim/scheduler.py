@@ -8,6 +8,7 @@ place, and is computed again later. Without a fault an answer is a function of t
 from __future__ import annotations
 
 import itertools
+import math
 import random
 from collections import deque
 from dataclasses import dataclass, replace
@@ -289,6 +290,9 @@ class SimEngine:
             without = sum((effect for other, effect in effects.items() if other != name), NOTHING)
             if draw(self.model, sequence, without) != emission:
                 self.faults.count(name)
+        if math.isnan(emission.logprob) and not sequence.corrupted:
+            sequence.corrupted = True
+            self.counters.corrupted += 1
         return emission
 
     def _strike(self, sequence: Sequence, situation: Situation) -> dict[str, Effect]:

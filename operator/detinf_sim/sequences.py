@@ -69,6 +69,7 @@ class Sequence:
     __slots__ = (
         "blocks",
         "computed",
+        "corrupted",
         "first_hit",
         "hit",
         "identifier",
@@ -107,6 +108,8 @@ class Sequence:
         """The prefix cache's keys of its full blocks, as far as they were needed."""
         self.named = 0
         """Its blocks that others can find."""
+        self.corrupted = False
+        """Whether it had NaN logits."""
         self.wounds: dict[str, Effect] = {}
         """What lasting faults have left, by their names."""
 

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import itertools
 import json
-import os
+import math
+import random
 import time
+from collections import deque
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -15,11 +18,16 @@ from typing import Any
 from aiohttp import web
 
 from detinf_sim import metrics
+from detinf_sim.answers import choice, usage
+from detinf_sim.behaviours import Behaviour, Identity, Refusal
 from detinf_sim.faults import Active
+from detinf_sim.limits import Lifetime, Limits, StepCost
 from detinf_sim.model import HashModel
-from detinf_sim.requests import BadRequestError, Completion, choice, parse
+from detinf_sim.ranks import Ranks
+from detinf_sim.requests import BadRequestError, Completion, parse
 from detinf_sim.ring import Ring
-from detinf_sim.scheduler import Emission, Limits, SimEngine, StepCost
+from detinf_sim.scheduler import SimEngine
+from detinf_sim.sequences import Emission
 
 VERSION = "0.23.0+detinf.sim"
 BOOT_HEADER = "X-Detinf-Boot"
@@ -36,24 +44,45 @@ class Settings:
     faults: list[str] = field(default_factory=list)
     boot: str = ""
     trace: Path | None = None
-    """Where the step trace is written; nowhere when absent."""
+    """Where the step trace is written, that of rank 0; nowhere when absent."""
+    launch: int | None = None
+    """What chance decided when the process started; None: the boot decides it."""
+    replica: int = 0
+    fingerprint: str = f"vllm-{VERSION}"
+    token_details: bool = False
+    """``--enable-prompt-tokens-details``."""
+    api_servers: int = 1
+    """``--api-server-count``: requests go to them in turn, and each counts what it delivers itself."""
+    data_parallel: int = 1
+    adapters: tuple[str, ...] = ()
+    """Names of LoRA adapters, each served as a model."""
 
 
 class Server:
-    """One engine and its clients."""
+    """One engine, or several data-parallel ranks, and the clients."""
 
     def __init__(self, settings: Settings) -> None:
         """Prepare; ``application`` is what aiohttp runs."""
         self.settings = settings
-        self.active = Active()
-        self.active.switch(settings.faults)
+        self.active = Active(list(settings.faults))
+        self.identity = Identity(settings.boot, time.time(), settings.fingerprint)
+        lifetime = Lifetime.of_boot(settings.boot, settings.replica, self.identity.started)
+        if settings.launch is not None:
+            lifetime = replace(lifetime, launch=settings.launch)
+        self.chance = random.Random(lifetime.launch)  # noqa: S311 - chaos that can be repeated
         cost = replace(StepCost(), base=settings.step_seconds)
-        self.engine = SimEngine(settings.model, settings.limits, self.active, cost)
-        self.started = time.time()
-        self.boot = settings.boot
+        self.ranks = Ranks(
+            [
+                SimEngine(settings.model, settings.limits, self.active, cost, lifetime)
+                for _ in range(settings.data_parallel)
+            ]
+        )
+        self.engine = self.ranks.engines[0]
         self.ring = Ring(settings.trace, settings.boot) if settings.trace else None
         self.queues: dict[str, asyncio.Queue[Emission]] = {}
         self.work = asyncio.Event()
+        self.pages: deque[str] = deque(maxlen=2)
+        self.turn = itertools.count()
 
     def application(self) -> web.Application:
         """Return the application; the engine's loop runs as long as it does."""
@@ -82,11 +111,11 @@ class Server:
     async def loop(self) -> None:
         """Step the engine, and hand its emissions to those who wait for them."""
         while True:
-            if not self.engine.has_work:
+            if not self.ranks.has_work:
                 self.work.clear()
                 await self.work.wait()
             before = self.engine.steps
-            emissions, seconds = self.engine.step(time.time())
+            emissions, seconds = self.ranks.step(time.time())
             if self.ring is not None and self.engine.steps > before:
                 self.ring.record(self.engine.trace[-1])
             # The tokens of a step exist when it is over, not before.
@@ -98,8 +127,8 @@ class Server:
 
     async def add_boot(self, _request: web.Request, response: web.StreamResponse) -> None:
         """Say which boot answers."""
-        if self.boot:
-            response.headers[BOOT_HEADER] = self.boot
+        if self.identity.boot:
+            response.headers[BOOT_HEADER] = self.identity.boot
 
     async def health(self, _request: web.Request) -> web.Response:
         """Answer 200 while the engine lives."""
@@ -111,19 +140,36 @@ class Server:
 
     async def metrics(self, _request: web.Request) -> web.Response:
         """Answer the metrics page."""
-        page = metrics.render(self.engine, model=self.settings.served_name, started=self.started)
+        several = self.settings.api_servers > 1
+        page: str | None = metrics.render(
+            *self.ranks.engines,
+            model=self.settings.served_name,
+            started=None if several else self.identity.started,
+            adapters=self.settings.adapters,
+        )
+        self.pages.append(page or "")
+        for behaviour, _ in self.active.for_an_answer(self.chance):
+            if behaviour.page and page is not None:
+                page = behaviour.page([*list(self.pages)[:-1], page])
+        if page is None:
+            raise web.HTTPNotFound
         return web.Response(text=page, content_type="text/plain")
 
     async def models(self, _request: web.Request) -> web.Response:
-        """Answer the list of models."""
-        model = {
-            "id": self.settings.served_name,
-            "object": "model",
-            "created": int(self.started),
-            "owned_by": "vllm",
-            "max_model_len": self.settings.limits.max_model_len,
-        }
-        return web.json_response({"object": "list", "data": [model]})
+        """Answer the list of models: the base model, and an adapter as its child."""
+        base = self.settings.served_name
+        models = [
+            {
+                "id": name,
+                "object": "model",
+                "created": int(self.identity.started),
+                "owned_by": "vllm",
+                "parent": None if name == base else base,
+                "max_model_len": self.settings.limits.max_model_len if name == base else None,
+            }
+            for name in (base, *self.settings.adapters)
+        ]
+        return web.json_response({"object": "list", "data": models})
 
     async def get_faults(self, request: web.Request) -> web.Response:
         """Answer which faults are on, and how often each has struck."""
@@ -154,14 +200,17 @@ class Server:
 
     async def answer(self, request: web.Request, *, chat: bool) -> web.StreamResponse:
         """Answer a request for text."""
-        if status := self.active.behaviour("status"):
-            return web.json_response({"error": {"message": "simulated", "code": status}}, status=status)
-        if "garbage" in self.active.names:
-            return web.Response(text="<html>upstream says hello</html>", content_type="text/html")
+        befalls = self.active.for_an_answer(self.chance)
+        for behaviour, number in befalls:
+            if behaviour.refuse:
+                return await _refused(request, behaviour.refuse(number))
+            if behaviour.identify:
+                # Another process answers from now on; what it says is as right as before.
+                self.identity = behaviour.identify(self.identity, self.chance)
         try:
             body = await request.json()
             model = body.get("model") if isinstance(body, dict) else None
-            if model is not None and model != self.settings.served_name:
+            if model not in {None, self.settings.served_name, *self.settings.adapters}:
                 message = f"The model `{model}` does not exist."
                 error = {"message": message, "type": "NotFoundError", "param": "model", "code": 404}
                 return web.json_response({"error": error}, status=404)
@@ -171,36 +220,36 @@ class Server:
                 eos=self.engine.model.special_ids,
                 chat=chat,
                 request_id=request.headers.get("X-Request-Id"),
+                adapter=model if model in self.settings.adapters else "",
+                server=next(self.turn) % self.settings.api_servers,
             )
-            self.submit(completion)
+            self.submit(completion, request.headers.get("X-data-parallel-rank"))
         except BadRequestError as error:
             return web.json_response(error.body(), status=400)
         except (json.JSONDecodeError, UnicodeDecodeError) as error:
             return web.json_response(BadRequestError(f"The body is no JSON: {error}").body(), status=400)
-        if "restart" in self.active.names:
-            # Another process answers from now on; what it says is as right as before.
-            self.started, self.boot = time.time(), os.urandom(16).hex()
         try:
-            if completion.stream:
-                return await self.stream(request, completion)
-            return await self.whole(request, completion)
+            send = self.stream if completion.stream else self.whole
+            return await send(request, completion, [behaviour for behaviour, _ in befalls])
         finally:
             for each in completion.requests:
                 self.queues.pop(each.identifier, None)
-                self.engine.abort(each.identifier)
+                self.ranks.abort(each.identifier)
 
-    def submit(self, completion: Completion) -> None:
+    def submit(self, completion: Completion, rank: str | None = None) -> None:
         """Queue all sequences of a request, or none.
 
         Raises:
             BadRequestError: in vLLM's words.
         """
+        if rank is not None and not rank.isdecimal():
+            raise BadRequestError(f"X-data-parallel-rank must be a number, got {rank!r}")
         for done, each in enumerate(completion.requests):
             try:
-                self.engine.submit(each)
+                self.ranks.submit(each, None if rank is None else int(rank))
             except ValueError as error:
                 for earlier in completion.requests[:done]:
-                    self.engine.abort(earlier.identifier)
+                    self.ranks.abort(earlier.identifier)
                 raise BadRequestError(str(error), "prompt") from error
             self.queues[each.identifier] = asyncio.Queue()
         self.work.set()
@@ -213,29 +262,32 @@ class Server:
         return {
             "id": completion.identifier,
             "object": kind,
-            "created": int(time.time()),
-            "model": self.settings.served_name,
-            "system_fingerprint": f"vllm-{VERSION}",
+            "created": int(time.time() + self.engine.clock_offset),
+            "model": completion.requests[0].adapter or self.settings.served_name,
+            "system_fingerprint": self.identity.fingerprint,
         }
 
-    def usage(self, completion: Completion, generated: int) -> dict[str, int]:
-        """Return the token counts of a request."""
-        prompt = sum(len(each.prompt) for each in completion.requests)
-        return {"prompt_tokens": prompt, "completion_tokens": generated, "total_tokens": prompt + generated}
-
-    async def whole(self, request: web.Request, completion: Completion) -> web.StreamResponse:
+    async def whole(
+        self, request: web.Request, completion: Completion, behaviours: list[Behaviour]
+    ) -> web.StreamResponse:
         """Answer in one JSON body."""
-        choices, generated = [], 0
+        choices: list[dict[str, Any]] = []
+        generated: list[Emission] = []
         for index, each in enumerate(completion.requests):
             emissions: list[Emission] = []
             while not emissions or emissions[-1].finish_reason is None:
                 emissions.append(await self.queues[each.identifier].get())
-            generated += len(emissions)
+            if any(math.isnan(emission.logprob) for emission in emissions):
+                # Measured on vLLM 0.32.
+                error = BadRequestError("Out of range float values are not JSON compliant: nan")
+                return web.json_response(error.body(), status=400)
+            generated += emissions
             choices.append(choice(completion, index, emissions))
-        body = json.dumps(self.head(completion) | {"choices": choices, "usage": self.usage(completion, generated)})
-        if "truncate" in self.active.names:
+        counts = usage(completion, generated, details=self.settings.token_details)
+        body = _written(self.head(completion) | {"choices": choices, "usage": counts}, behaviours)
+        if any(behaviour.cuts for behaviour in behaviours):
             response = web.StreamResponse(
-                headers={"Content-Type": "application/json", "Content-Length": str(len(body))}
+                headers={"Content-Type": "application/json", "Content-Length": str(len(body.encode()))}
             )
             await response.prepare(request)
             await response.write(body[: len(body) // 2].encode())
@@ -243,30 +295,48 @@ class Server:
             return response
         return web.Response(text=body, content_type="application/json")
 
-    async def stream(self, request: web.Request, completion: Completion) -> web.StreamResponse:
+    async def stream(
+        self, request: web.Request, completion: Completion, behaviours: list[Behaviour]
+    ) -> web.StreamResponse:
         """Answer as server-sent events, token by token."""
         response = web.StreamResponse(headers={"Content-Type": "text/event-stream; charset=utf-8"})
         await response.prepare(request)
 
-        async def send(content: dict[str, Any] | str) -> None:
-            text = content if isinstance(content, str) else json.dumps(content)
-            await response.write(f"data: {text}\n\n".encode())
+        async def send(content: dict[str, Any]) -> None:
+            await response.write(f"data: {_written(content, behaviours)}\n\n".encode())
 
-        generated = 0
+        generated: list[Emission] = []
         for index, each in enumerate(completion.requests):
             finished = False
             while not finished:
                 emission = await self.queues[each.identifier].get()
-                generated += 1
+                generated.append(emission)
                 await send(self.head(completion) | {"choices": [choice(completion, index, [emission])]})
                 finished = emission.finish_reason is not None
-                if "truncate" in self.active.names and generated >= 3:
+                if len(generated) >= 3 and any(behaviour.cuts for behaviour in behaviours):
                     _hang_up(request)
                     return response
         if completion.include_usage:
-            await send(self.head(completion) | {"choices": [], "usage": self.usage(completion, generated)})
-        await send("[DONE]")
+            counts = usage(completion, generated, details=self.settings.token_details)
+            await send(self.head(completion) | {"choices": [], "usage": counts})
+        await response.write(b"data: [DONE]\n\n")
         return response
+
+
+async def _refused(request: web.Request, refusal: Refusal) -> web.StreamResponse:
+    await asyncio.sleep(refusal.delay)
+    if not refusal.whole:
+        _hang_up(request)
+    kind = "application/json" if refusal.body.startswith("{") else "text/html"
+    return web.Response(text=refusal.body, status=refusal.status, content_type=kind)
+
+
+def _written(body: dict[str, Any], behaviours: list[Behaviour]) -> str:
+    text = json.dumps(body)
+    for behaviour in behaviours:
+        if behaviour.rewrite:
+            text = behaviour.rewrite(text)
+    return text
 
 
 def _local_only(request: web.Request) -> None:
