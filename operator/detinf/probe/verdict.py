@@ -53,6 +53,8 @@ class Round:
     comparisons: int
     witness: Witness
     finding: Finding | None = None
+    as_wanted: bool = True
+    """Whether the disturbance was the one that was asked for; else the condition says what it was."""
 
 
 def judge(
