@@ -8,7 +8,7 @@ from __future__ import annotations
 import random
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
 from virtual_engine import EVERYTHING, Chaos, VirtualEngine, drive
 
@@ -37,7 +37,8 @@ class Setting:
     name: str
     loads: tuple[float, ...] = (0.0,)
     """Shares of the engine's places that tenants hold, one of them in each lifetime."""
-    chaos: bool = False
+    chaos: float = 0.0
+    """How often something goes wrong on the way, in multiples of ``EVERYTHING``."""
     traced: tuple[bool, ...] = (True,)
     names: tuple[str, ...] = ()
     """Faults and behaviours of the simulator that are always on."""
@@ -49,7 +50,7 @@ SETTINGS = {
     for setting in (
         Setting("idle"),
         Setting("loaded", loads=(0.7,)),
-        Setting("chaos", loads=(0.0, 0.0, 0.3, 0.7, 0.95), chaos=True, traced=(True, True, False)),
+        Setting("chaos", loads=(0.0, 0.0, 0.3, 0.7, 0.95), chaos=1.0, traced=(True, True, False)),
         Setting(
             "serialising", loads=(0.0, 0.0, 0.2), traced=(True, False), names=("serialise",), widths=(2, 2, 2, 4, 8)
         ),
@@ -139,7 +140,7 @@ def lifetime(setting: Setting, chance: random.Random) -> VirtualEngine:
     chaos = Chaos()
     if setting.chaos:
         names += [name for name in DISTURBANCES if chance.random() < 0.5]
-        chaos = replace(EVERYTHING)
+        chaos = Chaos(**{name: min(share * setting.chaos, 0.5) for name, share in vars(EVERYTHING).items()})
     core = SimEngine(MODEL, limits, Active(names), lifetime=Lifetime(launch=chance.getrandbits(64)))
     return VirtualEngine(
         core,

@@ -23,7 +23,9 @@ from detinf.probe.metrics import Snapshot, parse_metrics
 from detinf.probe.reasons import InconclusiveError, Reason
 from detinf.probe.trace import Window
 from detinf_sim import metrics
-from detinf_sim.requests import Completion, choice, parse
+from detinf_sim.answers import choice
+from detinf_sim.behaviours import BEHAVIOURS
+from detinf_sim.requests import Completion, parse
 from detinf_sim.scheduler import Emission, Request, SimEngine, StepRecord
 
 T = TypeVar("T")
@@ -72,6 +74,10 @@ class Chaos:
     """Another process answers from then on."""
     no_metrics: float = 0.0
     reset_metrics: float = 0.0
+    late_metrics: float = 0.0
+    """The page is the one before."""
+    other_edges: float = 0.0
+    """The histogram's edges are others."""
     no_trace: float = 0.0
     gap: float = 0.0
     """The trace lacks steps."""
@@ -91,6 +97,8 @@ EVERYTHING = Chaos(
     restarted=0.0005,
     no_metrics=0.02,
     reset_metrics=0.02,
+    late_metrics=0.02,
+    other_edges=0.1,
     no_trace=0.02,
     gap=0.02,
 )
@@ -149,6 +157,7 @@ class VirtualEngine:
         self.steps: list[Step] = []
         self.dropped = 0
         self.tenants = 0
+        self.pages = [metrics.render(engine, model="sim", started=self.started)]
         size = engine.model.vocabulary_size
         self.prompts = [
             [self.chance.randrange(size) for _ in range(self.chance.choice([3, 20, 60, 200]))]
@@ -217,7 +226,12 @@ class VirtualEngine:
             return None
         if self.chance.random() < self.chaos.reset_metrics:
             self.engine.counters = type(self.engine.counters)()
-        return parse_metrics(metrics.render(self.engine, model="sim", started=self.started))
+        self.pages = [self.pages[-1], metrics.render(self.engine, model="sim", started=self.started)]
+        page = self.pages[0] if self.chance.random() < self.chaos.late_metrics else self.pages[1]
+        edges = BEHAVIOURS["metrics-edges"].page
+        if edges is not None and self.chance.random() < self.chaos.other_edges:
+            page = edges([page]) or page
+        return parse_metrics(page)
 
     async def ask(self, reference: Reference, request_id: str | None = None) -> Outcome:
         """Ask one reference."""
@@ -296,7 +310,6 @@ class VirtualEngine:
         completion = parse(body, vocabulary_size=size, eos=frozenset(), chat=False, request_id=request_id)
         pending = Pending(completion)
         request = completion.requests[0]
-        request.cache_salt = body["cache_salt"]
         if self.chance.random() < self.chaos.too_long:
             pending.refused = "This model's maximum context length is 1 tokens."
         else:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import structlog
@@ -213,6 +213,12 @@ class Lifetime:
             cohort = _cohort(references, 0, width)
             outcome = (await self.timed(prober.width(cohort, expected, plug_tokens=IDLE_PLUG_TOKENS)))[0]
             self.book(outcome)
+            if outcome.verdict is Verdict.PASS and not outcome.as_wanted:
+                detail = f"it ran as {outcome.condition}: {outcome.detail}"
+                wanted = f"width={width}"
+                outcome = replace(
+                    outcome, condition=wanted, verdict=Verdict.INCONCLUSIVE, reason=Reason.NOT_BATCHED, detail=detail
+                )
             if outcome.verdict is not Verdict.PASS:
                 return outcome
         return None
