@@ -63,6 +63,17 @@ def test_every_condition_reason_is_explained() -> None:
     assert sorted(reason for reason in reasons - told if f"`{reason}`" not in text) == []
 
 
+def test_values_of_the_chart_fit_their_own_schema() -> None:
+    import json
+
+    import jsonschema
+    import yaml
+
+    chart = ROOT / "charts/deterministic-inference"
+    values = yaml.safe_load((chart / "values.yaml").read_text(encoding="utf-8"))
+    jsonschema.validate(values, json.loads((chart / "values.schema.json").read_text(encoding="utf-8")))
+
+
 def test_no_file_names_a_path_of_the_machine_it_was_written_on() -> None:
     listed = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True, check=True).stdout.split()
     pattern = re.compile("/" + "work/[a-z]")
