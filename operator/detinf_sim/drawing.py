@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import hashlib
+import itertools
 import math
-from itertools import groupby
+from bisect import bisect_left, bisect_right
+from functools import lru_cache
 
 from detinf_sim.effects import NOTHING, Effect
-from detinf_sim.model import HashModel, add_ulps, uniform
+from detinf_sim.model import STATES, HashModel, add_ulps, distribution_of, uniform
 from detinf_sim.sequences import Emission, Request, Sequence
 
 Items = tuple[tuple[int, float], ...]
@@ -26,8 +28,12 @@ def draw(model: HashModel, sequence: Sequence, effect: Effect = NOTHING) -> Emis
     weighed = _penalised(items, request, sequence.output) if request.penalised else items
     if request.temperature > 0:
         place = len(sequence.output) - effect.rewind
-        seed = f"{request.seed}:{effect.draw}" if effect.draw else request.seed
-        token = sample(weighed, request, uniform(seed, place))
+        number = uniform(f"{request.seed}:{effect.draw}" if effect.draw else request.seed, place)
+        if weighed is items and effect is NOTHING:
+            how = request.temperature, request.top_k, request.top_p, request.min_p
+            token = _at(_nucleus_after(state, model.vocabulary_size, *how), number)
+        else:
+            token = sample(weighed, request, number)
     else:
         token = weighed[0][0]
     if effect.flip and len(items) > 1 and items[0][1] - items[1][1] < effect.flip:
@@ -69,34 +75,43 @@ def _prompt_logprobs(model: HashModel, request: Request, effect: Effect) -> tupl
 
 
 def sample(items: Items, request: Request, number: float) -> int:
-    """Return the token at ``number`` of a distribution, in vLLM's order: temperature, min-p, top-k, top-p.
+    """Return the token at ``number`` of a distribution.
 
     Args:
         items: candidates, most probable first.
         request: its temperature is above 0.
         number: in [0, 1).
     """
-    if 0 < request.top_k < len(items):
-        items = items[: request.top_k]
-    temperature, top = request.temperature, items[0][1]
+    return _at(_nucleus(items, request.temperature, request.top_k, request.top_p, request.min_p), number)
+
+
+Nucleus = tuple[tuple[int, ...], tuple[float, ...]]
+
+
+def _nucleus(items: Items, temperature: float, top_k: int, top_p: float, min_p: float) -> Nucleus:
+    """Return (tokens that can be sampled, sums of weights up to each), in vLLM's order: min-p, top-k, top-p."""
+    if 0 < top_k < len(items):
+        items = items[:top_k]
+    top = items[0][1]
     weights = [math.exp((logprob - top) / temperature) for _, logprob in items]
-    if request.min_p > 0:
-        weights = [weight for weight in weights if weight >= request.min_p]
-    scale = sum(weights)
-    if request.top_p < 1:
-        wanted, kept, scale = request.top_p * scale, 0, 0.0
-        for weight in weights:
-            scale += weight
-            kept += 1
-            if scale >= wanted:
-                break
-        del weights[kept:]
-    position, place = number * scale, 0
-    for place, weight in enumerate(weights):  # noqa: B007 - where it ended is what is wanted
-        position -= weight
-        if position < 0:
-            break
-    return items[place][0]
+    if min_p > 0:
+        weights = [weight for weight in weights if weight >= min_p]
+    edges = tuple(itertools.accumulate(weights))
+    if top_p < 1:
+        edges = edges[: bisect_left(edges, top_p * edges[-1]) + 1]
+    return tuple(token for token, _ in items[: len(edges)]), edges
+
+
+@lru_cache(maxsize=STATES // 2)
+def _nucleus_after(
+    state: bytes, vocabulary_size: int, temperature: float, top_k: int, top_p: float, min_p: float
+) -> Nucleus:
+    return _nucleus(distribution_of(state, vocabulary_size).items, temperature, top_k, top_p, min_p)
+
+
+def _at(nucleus: Nucleus, number: float) -> int:
+    tokens, edges = nucleus
+    return tokens[min(bisect_right(edges, number * edges[-1]), len(tokens) - 1)]
 
 
 def _penalised(items: Items, request: Request, output: list[int]) -> Items:
@@ -120,7 +135,7 @@ def _penalised(items: Items, request: Request, output: list[int]) -> Items:
 
 
 def _ties_reversed(items: Items) -> Items:
-    groups = [list(group) for _, group in groupby(items, key=lambda item: item[1])]
+    groups = [list(group) for _, group in itertools.groupby(items, key=lambda item: item[1])]
     return tuple(item for group in groups for item in reversed(group))
 
 

@@ -19,8 +19,8 @@ from pathlib import Path
 CANDIDATES = 24
 """Tokens that can be emitted at each position; the others lie far below them."""
 
-STATES = 32_768
-"""Distributions that are kept, the most recently used: 2 KiB each. Probes ask the same references for ever."""
+STATES = 16_384
+"""Distributions that are kept, the most recently used: 3 KiB each. Probes ask the same references for ever."""
 
 STEPS = (1 / 128, 1 / 64, 1 / 32, 1 / 16)
 """Distances between neighbouring logits: some positions are sure of themselves and some are not, as in text."""
