@@ -246,7 +246,7 @@ BEHAVIOURS: dict[str, Behaviour] = {
         Behaviour("metrics-late", "the metrics page is the one before", page=lambda pages: pages[0]),
         Behaviour("metrics-empty", "the metrics page lacks vLLM's series", page=lambda _pages: "up 1\n"),
         Behaviour("metrics-edges", "the histogram of tokens in a step has other edges", page=_other_edges),
-        Behaviour("sometimes", "what is said of answers here happens in that share of them alone", "percent"),
+        Behaviour("sometimes", "what befalls answers and metrics pages does so in that share of them alone", "percent"),
     )
 }
 
