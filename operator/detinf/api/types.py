@@ -178,6 +178,24 @@ class ResourceAmounts(ApiModel):
     """What the container may use at most."""
 
 
+class EnvironmentVariable(ApiModel):
+    """An environment variable of the engine."""
+
+    name: Annotated[
+        str,
+        Field(
+            min_length=1,
+            max_length=128,
+            json_schema_extra=spelled(
+                "^[A-Za-z_][A-Za-z0-9_]*$", "name must be a variable's name, such as VLLM_LOGGING_LEVEL"
+            ),
+        ),
+    ]
+    """Name of the variable."""
+    value: Annotated[str, Field(max_length=4096)] = ""
+    """Its value, as it is."""
+
+
 class Engine(ApiModel):
     """How the engine runs."""
 
@@ -200,6 +218,12 @@ class Engine(ApiModel):
     """Image of the engine; the chart's `engine.images` or the profile's when absent."""
     max_num_seqs: Annotated[int, Field(ge=1, le=1024)] = 32
     """Requests in one step at most (`--max-num-seqs`)."""
+    extra_args: Annotated[list[Annotated[str, Field(min_length=1, max_length=4096)]], Field(max_length=64)] = Field(
+        default_factory=list
+    )
+    """Further arguments of `vllm serve`, of those that the profile allows; each is part of the plan."""
+    env: Annotated[list[EnvironmentVariable], Field(max_length=64)] = Field(default_factory=list)
+    """Further variables of the engine, of those that the profile allows; each is part of the plan."""
     resources: ResourceAmounts = ResourceAmounts()
     """Requests and limits of the engine container, beside the NPUs."""
     startup_timeout_seconds: Annotated[int, Field(ge=30, le=86_400)] = 3600

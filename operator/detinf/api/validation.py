@@ -6,7 +6,7 @@ older schema let in.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -34,6 +34,8 @@ class KnownProfile:
 
     image: str | None
     uses_devices: bool
+    refuse: Callable[[Spec], list[Problem]] = lambda _: []
+    """What this engine is refused with, beside what all engines are."""
 
 
 @dataclass(frozen=True)
@@ -81,6 +83,7 @@ def _engine(spec: Spec, rules: Rules) -> list[Problem]:
     if not (spec.engine.image or rules.profile_images.get(name) or profile.image):
         remedy = f"profile {name} has no published image; name one here or in the chart's engine.images"
         problems.append(Problem("spec.engine.image", "not set", remedy))
+    problems += profile.refuse(spec)
     if profile.uses_devices:
         return problems
     if spec.parallelism.tensor > 1:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
@@ -10,7 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from pydantic.alias_generators import to_camel
 
 from detinf.api.validation import KnownProfile, Rules
-from detinf.engines import catalogue
+from detinf.engines import catalogue, refusals
 from detinf.engines.profile import Profile
 
 PullPolicy = Literal["Always", "IfNotPresent", "Never"]
@@ -46,7 +47,10 @@ class OperatorSettings:
     def rules(self) -> Rules:
         """Return what resources are validated against."""
         return Rules(
-            profiles={name: KnownProfile(p.image, p.uses_devices) for name, p in self.profiles.items()},
+            profiles={
+                name: KnownProfile(p.image, p.uses_devices, functools.partial(refusals.problems, profile=p))
+                for name, p in self.profiles.items()
+            },
             default_profile=self.default_profile,
             profile_images=self.profile_images,
             host_path_prefixes=self.host_path_prefixes,

@@ -55,7 +55,7 @@ def arguments(spec: Spec, profile: Profile) -> list[str]:
         words.append(argument.flag)
         if argument.value is not None:
             words.append(argument.value.format(**known))
-    return words
+    return [*words, *spec.engine.extra_args]
 
 
 def build_plan(spec: Spec, profile: Profile, image: str, topology: PlanTopology) -> Plan:
@@ -78,7 +78,8 @@ def build_plan(spec: Spec, profile: Profile, image: str, topology: PlanTopology)
         ),
         arguments=arguments(spec, profile),
         environment=PlanEnvironment(
-            set_variables={variable.name: variable.value for variable in profile.variables},
+            set_variables={item.name: item.value for item in profile.variables}
+            | {item.name: item.value for item in spec.engine.env},
             unset=[variable.name for variable in profile.unset],
             scripts=list(profile.scripts) or None,
         ),

@@ -39,6 +39,8 @@ class Argument(Fact):
     flag: Flag
     value: str | None = None
     """Text with the placeholders of ``detinf.engines.plan.values``; absent for a flag that stands alone."""
+    aliases: tuple[str, ...] = ()
+    """Short spellings of the flag, such as ``-tp``."""
 
 
 class Variable(Fact):
