@@ -6,8 +6,6 @@ resource versions, generations, ownership of fields by our one manager, and garb
 
 from __future__ import annotations
 
-import copy
-import itertools
 import json
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -15,7 +13,13 @@ from typing import Any
 from detinf.cluster.port import KINDS, ConflictError, InvalidError, Kind, Manifest, NamespaceEndsError
 
 Key = tuple[str, str, str]
-LIST_KEYS = {"conditions": "type", "ownerReferences": "uid", "env": "name", "containers": "name", "ports": "port"}
+
+
+def copied(value: Any) -> Any:
+    """Return a deep copy of JSON, five times as fast as ``copy.deepcopy``."""
+    if isinstance(value, dict):
+        return {key: copied(item) for key, item in value.items()}
+    return [copied(item) for item in value] if isinstance(value, list) else value
 
 
 def merged(live: Any, owned: Any, wanted: Any) -> Any:
@@ -26,11 +30,11 @@ def merged(live: Any, owned: Any, wanted: Any) -> Any:
         for key, value in wanted.items():
             result[key] = merged(live.get(key), before.get(key), value)
         return result
-    return copy.deepcopy(wanted)
+    return copied(wanted)
 
 
 class FakeClusterApi:
-    """The port in memory. ``before`` is called with each write and may raise, which is how crashes are made."""
+    """The port in memory."""
 
     def __init__(self, now: Callable[[], float] = lambda: 1_800_000_000.0) -> None:
         """Start empty."""
@@ -39,23 +43,22 @@ class FakeClusterApi:
         self.writes: list[str] = []
         self.ends: dict[str, int] = {}
         """Namespaces that terminate (403) or are gone (404): nothing can be made in them."""
-        self.before: Callable[[str], None] = lambda _what: None
         self.now = now
-        self._numbers = itertools.count(1)
+        self.numbers = 0
 
     # The port ------------------------------------------------------------------------------------------------------
 
     async def get(self, kind: Kind, namespace: str, name: str) -> Manifest | None:
         """Return a copy of the object, or None."""
         found = self.objects.get((kind.kind, namespace, name))
-        return copy.deepcopy(found)
+        return copied(found)
 
     async def list(
         self, kind: Kind, *, namespace: str | None = None, labels: Mapping[str, str] | None = None
     ) -> list[Manifest]:
         """Return copies of the objects with all of the labels."""
         return [
-            copy.deepcopy(item)
+            copied(item)
             for (of_kind, of_namespace, _), item in sorted(self.objects.items())
             if of_kind == kind.kind
             and namespace in {None, of_namespace}
@@ -73,17 +76,15 @@ class FakeClusterApi:
     async def create(self, manifest: Manifest) -> Manifest | None:
         """Create; None where the name is taken."""
         key = self._key(manifest)
-        self.before(f"create {key}")
         self._open(key)
         if key in self.objects:
             return None
         self.writes.append(f"create {key[0]} {key[2]}")
-        return self._store(key, copy.deepcopy(manifest))
+        return self._store(key, copied(manifest))
 
     async def delete(self, kind: Kind, namespace: str, name: str, *, uid: str) -> bool:
         """Delete that very object, and what it owns."""
         key = (kind.kind, namespace, name)
-        self.before(f"delete {key}")
         found = self.objects.get(key)
         if found is None or found["metadata"]["uid"] != uid:
             return False
@@ -98,10 +99,22 @@ class FakeClusterApi:
         key = self._key(manifest)
         old = self.objects.get(key)
         if old is None:
-            return self._store(key, copy.deepcopy(manifest))
+            return self._store(key, copied(manifest))
         if old.get("spec") != manifest.get("spec"):
             manifest["metadata"]["generation"] = old["metadata"].get("generation", 1) + 1
-        return self._store(key, copy.deepcopy(manifest), old)
+        return self._store(key, copied(manifest), old)
+
+    def collect(self) -> None:
+        """Remove what was made for an owner that is gone, as the garbage collector does."""
+        uids = {item["metadata"]["uid"] for item in self.objects.values()}
+        for key, item in list(self.objects.items()):
+            owners = item["metadata"].get("ownerReferences", [])
+            if key in self.objects and owners and not any(owner["uid"] in uids for owner in owners):
+                self._remove(key)
+
+    def remove(self, kind: str, namespace: str, name: str) -> None:
+        """Delete an object as somebody else would, and what it owns."""
+        self._remove((kind, namespace, name))
 
     def _remove(self, key: Key) -> None:
         gone = self.objects.pop(key)
@@ -127,7 +140,6 @@ class FakeClusterApi:
 
     def _apply(self, manifest: Manifest, subresource: str) -> Manifest | None:
         key = self._key(manifest)
-        self.before(f"apply{'-status' if subresource else ''} {key}")
         old = self.objects.get(key)
         wanted_uid = manifest["metadata"].get("uid")
         if old is None and (subresource or wanted_uid):
@@ -144,29 +156,33 @@ class FakeClusterApi:
             else {name: value for name, value in manifest.items() if name != "status"}
         )
         if old is None:
-            stored = self._store(key, copy.deepcopy(part))
+            stored = self._store(key, copied(part))
         else:
             if old.get("immutable") and part.get("data", old.get("data")) != old.get("data"):
                 raise InvalidError(f"{key}: field is immutable when `immutable` is set", status=422)
             new = merged(old, self.owned.get((key, subresource), {}), part)
             if json.dumps(new, sort_keys=True) == json.dumps(old, sort_keys=True):
-                self.owned[key, subresource] = copy.deepcopy(part)
-                return copy.deepcopy(old)
+                self.owned[key, subresource] = copied(part)
+                return copied(old)
             if new.get("spec") != old.get("spec"):
                 new["metadata"]["generation"] = old["metadata"].get("generation", 1) + 1
             stored = self._store(key, new, old)
-        self.owned[key, subresource] = copy.deepcopy(part)
+        self.owned[key, subresource] = copied(part)
         self.writes.append(f"apply{'-status' if subresource else ''} {key[0]} {key[2]}")
         return stored
+
+    def _number(self) -> int:
+        self.numbers += 1
+        return self.numbers
 
     def _store(self, key: Key, manifest: Manifest, old: Manifest | None = None) -> Manifest:
         from detinf.controller.pods import format_time
 
         metadata = manifest["metadata"]
         base = old["metadata"] if old else {}
-        metadata["uid"] = base.get("uid") or f"uid-{next(self._numbers)}"
+        metadata["uid"] = base.get("uid") or f"uid-{self._number()}"
         metadata["creationTimestamp"] = base.get("creationTimestamp") or format_time(self.now())
         metadata.setdefault("generation", base.get("generation", 1))
-        metadata["resourceVersion"] = str(next(self._numbers))
+        metadata["resourceVersion"] = str(self._number())
         self.objects[key] = manifest
-        return copy.deepcopy(manifest)
+        return copied(manifest)

@@ -6,13 +6,13 @@ ends in memory and in virtual time. What an engine answers is a number: replicas
 
 from __future__ import annotations
 
-import itertools
-from typing import Any
+import json
+from typing import Any, Self
 
-from cluster_api import FakeClusterApi
+from cluster_api import FakeClusterApi, copied
 
 from detinf.api import names
-from detinf.controller.pods import format_time
+from detinf.controller.pods import format_time, parse_time
 from detinf.documents import (
     Answer,
     Baseline,
@@ -51,15 +51,40 @@ PROPOSAL = References(
 class Fleet:
     """Everything that is not the controller."""
 
-    def __init__(self) -> None:
-        """Start with an empty cluster."""
+    def __init__(self, loading_seconds: float = 0.0) -> None:
+        """Start with an empty cluster, whose probes begin to report so many seconds after their pods began."""
+        self.loading_seconds = loading_seconds
         self.now = 1_800_000_000.0
         self.api = FakeClusterApi(lambda: self.now)
         self.answers: dict[str, int] = {}
         """What each replica's engine answers, by pod name; 0 is right."""
-        self._boots = itertools.count(1)
+        self.late: dict[str, float] = {}
+        """The same for one pod, by its name."""
+        self.happened: set[str] = set()
+        """What a test has let happen once."""
+        self.boots = 0
         self.lives: dict[str, dict[str, Any]] = {}
         """By pod uid: boot, phase, evidence."""
+
+    def copy(self) -> Self:
+        """Return another fleet in the same state."""
+        other = type(self)(self.loading_seconds)
+        other.now, other.boots, other.happened = self.now, self.boots, set(self.happened)
+        other.answers, other.late = dict(self.answers), dict(self.late)
+        other.lives = {uid: dict(life) for uid, life in self.lives.items()}
+        api = other.api
+        api.objects = copied(self.api.objects)
+        api.owned, api.writes, api.ends = copied(self.api.owned), list(self.api.writes), dict(self.api.ends)
+        api.numbers = self.api.numbers
+        return other
+
+    def state(self) -> str:
+        """Return everything that the future depends on."""
+        objects = sorted((*key, json.dumps(item, sort_keys=True)) for key, item in self.api.objects.items())
+        lives = sorted((uid, str(life)) for uid, life in self.lives.items())
+        owned = sorted((str(key), json.dumps(item, sort_keys=True)) for key, item in self.api.owned.items())
+        rest = (self.now, self.boots, self.api.numbers, sorted(self.happened), sorted(self.answers.items()))
+        return json.dumps([objects, lives, owned, rest])
 
     async def fetch(self, pod: dict[str, Any]) -> Report | None:
         """Be the controller's source of reports."""
@@ -77,11 +102,14 @@ class Fleet:
     def tick(self, seconds: float = 2.0) -> None:
         """Let time pass, and let everybody but the controller act."""
         self.now += seconds
+        self.api.collect()
         for (kind, _, _), item in list(self.api.objects.items()):
             if kind == "StatefulSet":
                 self._make_pod(item)
         for pod in self.pods():
-            self._live(pod)
+            age = self.now - parse_time(pod["metadata"]["creationTimestamp"])
+            if age >= self.late.get(pod["metadata"]["name"], self.loading_seconds):
+                self._live(pod)
 
     def restart(self, pod_name: str) -> None:
         """Restart the engine container of a pod in place: another boot."""
@@ -118,10 +146,11 @@ class Fleet:
 
     def _live(self, pod: dict[str, Any]) -> None:
         name, namespace = pod["metadata"]["labels"][names.LABEL_NAME], pod["metadata"]["namespace"]
-        life = self.lives.setdefault(
-            pod["metadata"]["uid"],
-            {"boot": f"{next(self._boots):032x}", "started": self.now, "phase": None, "evidence": None},
-        )
+        life = self.lives.get(pod["metadata"]["uid"])
+        if life is None:
+            self.boots += 1
+            life = {"boot": f"{self.boots:032x}", "started": self.now, "phase": None, "evidence": None}
+            self.lives[pod["metadata"]["uid"]] = life
         entries = self.delivered(name, namespace)
         number = self.answers.get(pod["metadata"]["name"], 0)
         key = names.baseline_key(FINGERPRINT, PROPOSAL.digest())

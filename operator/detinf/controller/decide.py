@@ -62,6 +62,7 @@ def decide(observed: Observed, settings: OperatorSettings, now: float) -> Decisi
     qualification = qualify(observed, plan.digest())
     quarantine = decide_quarantine(observed, spec, now=now, stale_after=settings.stale_after_seconds)
     actions = [
+        *quarantine.records,
         *qualification.actions,
         *_applied(observed, _children(observed, spec, plan, settings, indices, qualification)),
         *rollout.surplus(observed, indices),

@@ -98,7 +98,9 @@ def qualify(observed: Observed, plan_digest: str) -> Qualification:
             baselines[baseline.digest()] = baseline
             result.actions.append(Create(baseline_record(observed.resource, baseline)))
             words = f"{baseline.lifetimes} lifetime(s) agree on the answers of fingerprint {baseline.fingerprint[:23]}"
-            result.notices.append(Notice("RevisionQualified", words, baseline.digest()))
+            # Not the digest: the number of lifetimes is in it, which grows while a killed controller is away.
+            key = names.baseline_key(baseline.fingerprint, baseline.references_digest)
+            result.notices.append(Notice("RevisionQualified", words, key))
 
     result.entries = {names.REFERENCES_KEY: seal(references.canonical())}
     for baseline in baselines.values():
@@ -201,9 +203,8 @@ def _current(
     if running:
         # Replicas of one plan may differ in what their guards read; the first that has a baseline is named.
         return next((found for item in running if (found := by_key.get((item, references_digest)))), None)
-    named = (observed.old_status.get("baseline") or {}).get("digest")
-    # The revision in status is short; without a running engine there is nothing newer to name.
-    return baselines.get(named) if named and observed.old_status.get("revision") == short(plan_digest) else None
+    # Until an engine of the wanted plan reports, replicas are held to what they were held to.
+    return baselines.get((observed.old_status.get("baseline") or {}).get("digest", ""))
 
 
 def _prune(observed: Observed, baselines: dict[str, Baseline]) -> list[Action]:

@@ -35,6 +35,8 @@ EVIDENCE_KEPT = 20
 class Quarantine:
     """What to do about divergences."""
 
+    records: list[Action] = field(default_factory=list)
+    """What is kept of them. It comes before all that is done about them: a restart in place forgets its evidence."""
     actions: list[Action] = field(default_factory=list)
     notices: list[Notice] = field(default_factory=list)
     isolated: set[int] = field(default_factory=set)
@@ -88,7 +90,7 @@ def decide_quarantine(observed: Observed, spec: Spec, *, now: float, stale_after
             continue
         record = evidence_record(observed.resource, evidence)
         if record["metadata"]["name"] not in on_record:
-            result.actions.append(Create(record))
+            result.records.append(Create(record))
             result.notices.append(_notice(replica, evidence))
         if report.phase is Phase.GATE_FAILED:
             _replace_failed_gate(observed, replica, evidence, now, result)

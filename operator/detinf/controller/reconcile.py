@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
+from collections.abc import Callable
 
 import structlog
 
@@ -33,14 +34,27 @@ class Reconciler:
         exported: Exported,
         *,
         instance: str,
+        now: Callable[[], float] = time.time,
+        monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
-        """Keep the ports; nothing runs yet."""
+        """Keep the ports; nothing runs yet.
+
+        Args:
+            api: the cluster.
+            reports: what the probes say.
+            settings: the chart's settings.
+            exported: our metrics.
+            instance: who we are, for Events.
+            now: Unix seconds.
+            monotonic: seconds that only grow, for the queue.
+        """
         self.api = api
         self.reports = reports
         self.settings = settings
         self.exported = exported
         self.instance = instance
-        self.queue: KeyQueue[Key] = KeyQueue(time.monotonic)
+        self.now = now
+        self.queue: KeyQueue[Key] = KeyQueue(monotonic)
 
     async def reconcile(self, key: Key) -> float | None:
         """Bring one resource closer to what it asks for; return when to look again, in seconds.
@@ -51,7 +65,7 @@ class Reconciler:
         observed = await gather(self.api, self.reports, *key)
         if observed is None:
             return None
-        now = time.time()
+        now = self.now()
         decision = decide(observed, self.settings, now)
         await carry_out(self.api, observed, decision, now=now, instance=self.instance)
         return decision.requeue_seconds

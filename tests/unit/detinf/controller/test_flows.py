@@ -1,4 +1,4 @@
-"""Whole flows on the in-memory port: to their ends, from every crash, and then without a write."""
+"""Whole flows on the in-memory port, and what is to be seen on the way; crashes are in ``test_crashes``."""
 
 from __future__ import annotations
 
@@ -7,30 +7,13 @@ from typing import Any
 
 import pytest
 from fleet import PROPOSAL, Fleet
+from journeys import FLOWS, NAME, NAMESPACE, SETTINGS, begun, resource
 
 from detinf.api import names
 from detinf.controller.carry_out import carry_out
 from detinf.controller.decide import decide
 from detinf.controller.gather import gather
 from detinf.controller.quarantine import DRAIN_SECONDS
-from detinf.controller.settings import OperatorSettings
-
-SETTINGS = OperatorSettings(probe_image="probe:1", default_profile="simulated")
-NAMESPACE, NAME = "ns", "a"
-
-
-class CrashError(BaseException):
-    """The controller is killed."""
-
-
-def resource(**spec: Any) -> dict[str, Any]:
-    source = {"persistentVolumeClaim": {"claimName": "models", "path": "m"}}
-    return {
-        "apiVersion": names.API_VERSION,
-        "kind": names.KIND,
-        "metadata": {"name": NAME, "namespace": NAMESPACE, "generation": 1},
-        "spec": {"model": {"source": source}, "replicas": 2} | spec,
-    }
 
 
 def fleet_with(**spec: Any) -> Fleet:
@@ -302,45 +285,21 @@ async def test_namespace_that_ends_is_no_error_and_nothing_is_made_in_it(status_
     assert not await reconcile(fleet)
 
 
-async def run_with_a_crash(flow: str, at: int) -> tuple[dict[str, Any], bool]:
-    """Run a flow whose controller is killed before its write number ``at``; return the end and whether that came."""
+async def test_change_whose_answers_are_the_same_leaves_the_qualification_as_it_is() -> None:
+    """Replicas are held to their baseline all the time: it said Qualifying for one pass, and took that back."""
+    journey = await begun(next(flow for flow in FLOWS if flow.name == "change of the plan"))
+    await journey.settle()
+    assert journey.done.flips()["Qualified"] == ["True"]
+
+
+async def test_divergence_is_recorded_before_its_replica_is_isolated() -> None:
+    """A restart in place forgets its evidence, and an isolated replica may restart at any time."""
     fleet = fleet_with()
-    if flow == "divergence":
-        await settle(fleet)
-        fleet.answers["a-1-0"] = 1
-        fleet.tick()
-    count = 0
-    crashed = False
-
-    def before(_what: str) -> None:
-        nonlocal count, crashed
-        count += 1
-        if count == at:
-            crashed = True
-            raise CrashError
-
-    fleet.api.before = before
-    for _ in range(50):
-        try:
-            await reconcile(fleet)
-        except CrashError:
-            continue  # the next call is the restarted controller's
-        if flow == "divergence" and records(fleet, "evidence"):
-            fleet.answers.clear()
-        fleet.tick()
-    return shape(fleet), crashed
-
-
-@pytest.mark.parametrize("flow", ["create", "divergence"])
-async def test_controller_killed_before_any_write_reaches_the_same_end(flow: str) -> None:
-    expected, crashed = await run_with_a_crash(flow, 0)
-    assert not crashed
-    assert expected["ready"] == "True"
-    at = 0
-    while True:
-        at += 1
-        seen, crashed = await run_with_a_crash(flow, at)
-        if not crashed:
-            break
-        assert seen == expected, f"killed before write {at}"
-    assert at >= 10
+    await settle(fleet)
+    fleet.answers["a-1-0"] = 1
+    fleet.tick()
+    before = len(fleet.api.writes)
+    await reconcile(fleet)
+    told = [line for line in fleet.api.writes[before:] if not line.startswith("create Event")]
+    assert told[0].startswith("create ConfigMap a-evidence")
+    assert "apply Pod a-1-0" in told
