@@ -17,7 +17,7 @@ import tempfile
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -44,11 +44,11 @@ CACHING = {
     "--max-num-batched-tokens": ("--max-num-batched-tokens", "256"),
 }
 """What the stock arguments become in an engine that caches prefixes and cuts prompts into chunks of 256 tokens."""
-SMALL_CACHE = ("--num-gpu-blocks-override", "48")
+MORE = ("--num-gpu-blocks-override", "48", "--enable-prompt-tokens-details")
 """48 blocks of 128 tokens of KV cache: enough for a cohort, and little enough to see preemptions."""
 VARIANTS: Mapping[str, tuple[Mapping[str, tuple[str, ...]], tuple[str, ...]]] = {
     "stock": ({}, ()),
-    "caching": (CACHING, SMALL_CACHE),
+    "caching": (CACHING, MORE),
 }
 """What each replaces of the stock arguments, and what it adds to them."""
 
@@ -108,20 +108,37 @@ def command_line(model: Path, port: int, variant: str) -> list[str]:
     return ["vllm", "serve", str(model), *words, *added, *serving, "--middleware", PROFILE.middleware]
 
 
-def environment(kit: Path, folder: Path, *, trace: bool) -> dict[str, str]:
+def environment(kit: Path, folder: Path, extra: Mapping[str, str]) -> dict[str, str]:
     """Return the engine's environment: nothing of ours but PATH."""
     wanted = {variable.name: variable.value for variable in (*PROFILE.variables, *PROFILE.pod_variables)}
     wanted |= {"HOME": str(folder), "TMPDIR": str(folder), BOOT_VARIABLE: BOOT}
     wanted |= {"PATH": f"{kit / 'bin'}:{os.environ['PATH']}", "DETINF_TEST_FAULT_FILE": str(folder / "fault")}
-    wanted["PYTHONPATH"] = f"{folder / 'guard'}:{FAULT_PLUGIN}"
-    if trace:
-        wanted[TRACE_VARIABLE] = str(folder / TRACE_NAME)
+    wanted |= {TRACE_VARIABLE: str(folder / TRACE_NAME), **extra}
+    wanted["PYTHONPATH"] = os.pathsep.join(
+        [str(folder / "guard"), str(FAULT_PLUGIN), *filter(None, [extra.get("PYTHONPATH")])]
+    )
     return wanted
 
 
 @contextlib.contextmanager
-def serving(kit: Path, model: Path, folder: Path, *, variant: str = "stock", trace: bool = True) -> Iterator[Served]:
+def serving(
+    kit: Path,
+    model: Path,
+    folder: Path,
+    *,
+    variant: str = "stock",
+    added: Sequence[str] = (),
+    extra: Mapping[str, str] | None = None,
+) -> Iterator[Served]:
     """Serve a model; the folder is the engine's own.
+
+    Args:
+        kit: what ``installed`` returned.
+        model: the model's folder.
+        folder: empty.
+        variant: one of ``VARIANTS``.
+        added: arguments after all others.
+        extra: variables; PYTHONPATH is put behind the engine's own.
 
     Raises:
         RuntimeError: where it does not become healthy, with the end of its log.
@@ -133,8 +150,8 @@ def serving(kit: Path, model: Path, folder: Path, *, variant: str = "stock", tra
     began = time.monotonic()
     with log.open("wb") as output:
         process = subprocess.Popen(
-            command_line(model, port, variant),
-            env=environment(kit, folder, trace=trace),
+            [*command_line(model, port, variant), *added],
+            env=environment(kit, folder, extra or {}),
             stdout=output,
             stderr=subprocess.STDOUT,
             start_new_session=True,
@@ -174,12 +191,14 @@ def _wait_for_health(process: subprocess.Popen[bytes], url: str, log: Path) -> N
 
 
 @contextlib.contextmanager
-def from_nothing(*, variant: str = "stock", trace: bool = True) -> Iterator[Served]:
+def from_nothing(
+    *, variant: str = "stock", added: Sequence[str] = (), extra: Mapping[str, str] | None = None
+) -> Iterator[Served]:
     """Install, make the model and serve it, in a folder that goes away afterwards."""
     kit = installed()
     with tempfile.TemporaryDirectory(prefix="detinf-vllm-") as name:
         folder = Path(name)
         model = make_model(kit, folder / "model")
         (folder / "engine").mkdir()
-        with serving(kit, model, folder / "engine", variant=variant, trace=trace) as served:
+        with serving(kit, model, folder / "engine", variant=variant, added=added, extra=extra) as served:
             yield served

@@ -7,7 +7,9 @@ with the step trace by ``benchmarks/witnesses.py``.
 
 vLLM books a step when it emitted something: the computed prompt tokens of the requests that got their first token in
 it, and all tokens that it generated (0.23 to 0.33, ``v1/metrics/stats.py``). Tokens of an answer can be known before
-their step is booked only where a step has more than 128 answers (``VLLM_V1_OUTPUT_PROC_CHUNK_SIZE``).
+their step is booked only where a step has more than 128 answers (``VLLM_V1_OUTPUT_PROC_CHUNK_SIZE``). It is assumed
+that a page is the engine's own of that moment: in one from a cache between us and the engine, others' tokens can hide
+that ours are missing.
 """
 
 from __future__ import annotations

@@ -13,6 +13,7 @@ import aiohttp
 from detinf.documents import Reference
 from detinf.guard.layout import BOOT_HEADER
 from detinf.guard.trace import own_id
+from detinf.probe.cohort import Shape, form
 from detinf.probe.engine import EngineIdentity, Outcome
 from detinf.probe.metrics import Snapshot, parse_metrics
 from detinf.probe.observation import Observation, parse_completion
@@ -27,13 +28,14 @@ JOIN_POLL_SECONDS = 0.002
 STATUS_REASONS = {429: Reason.RATE_LIMITED, 503: Reason.UNAVAILABLE}
 
 
-def read_answer(data: bytes, reference: Reference) -> Observation:
-    """Return the observation in an answer's bytes.
+def read_answer(data: bytes, reference: Reference, *, place: int = 0, of: int = 1) -> Observation:
+    """Return the observation in an answer's bytes, of the prompt at a place in a list of them.
 
     Raises:
         InconclusiveError: where there is none (``parse_completion``).
     """
-    return parse_completion(data, tokens=reference.max_tokens, prompt=reference.prompt_ids, top=reference.logprobs or 0)
+    top, tokens = reference.logprobs or 0, reference.max_tokens
+    return parse_completion(data, tokens=tokens, prompt=reference.prompt_ids, top=top, place=place, of=of)
 
 
 class EngineClient:
@@ -151,6 +153,35 @@ class EngineClient:
         self.tokens_received += reference.max_tokens
         return observation
 
+    async def ask_list(self, references: Sequence[Reference], request_id: str | None = None) -> list[Outcome]:
+        """Return the answers to one request with a list of prompts; all references must be sampled alike.
+
+        Raises:
+            ValueError: for references that differ in more than their prompts: one request has one set of parameters.
+        """
+        first = references[0]
+        for reference in references:
+            if reference.model_copy(update={"name": first.name, "prompt_ids": first.prompt_ids}) != first:
+                raise ValueError(
+                    f"{reference.name} is not sampled as {first.name}; give the prompts of a list the same parameters"
+                )
+        body = self.body([], first, max_tokens=first.max_tokens) | {"prompt": [item.prompt_ids for item in references]}
+        self.tokens_sent += sum(len(item.prompt_ids) for item in references)
+        try:
+            data = await self.post(body, request_id)
+        except InconclusiveError as error:
+            return [error] * len(references)
+        self.tokens_received += sum(item.max_tokens for item in references)
+        return [self.read(data, item, place, len(references)) for place, item in enumerate(references)]
+
+    @staticmethod
+    def read(data: bytes, reference: Reference, place: int, of: int) -> Outcome:
+        """Return the answer at a place of a list, or why there is none."""
+        try:
+            return read_answer(data, reference, place=place, of=of)
+        except InconclusiveError as error:
+            return error
+
     async def plug(self, length: int, reference: Reference) -> None:
         """Hold the scheduler for a step: a long cold prompt with one output token. Its answer does not matter."""
         prompt = (reference.prompt_ids * (length // len(reference.prompt_ids) + 1))[:length]
@@ -161,18 +192,8 @@ class EngineClient:
             return
 
     async def cohort(self, references: Sequence[Reference], plug_length: int, cohort: bytes) -> list[Outcome]:
-        """Ask references together, behind a plug; ``cohort`` are 8 bytes that the step trace knows them by.
-
-        Without it, N connections split into 1 + (N - 1) and the second step is mixed (measured on vLLM 0.32).
-        """
-        async with asyncio.TaskGroup() as group:
-            plug = group.create_task(self.plug(plug_length, references[0]))
-            await self.plug_is_running(plug)
-            asked = [
-                group.create_task(self.ask(reference, own_id(cohort, number)))
-                for number, reference in enumerate(references)
-            ]
-        return [task.result() for task in asked]
+        """Ask references together, behind a plug; ``cohort`` are 8 bytes that the step trace knows them by."""
+        return (await form(self, references, cohort, Shape(plug_tokens=plug_length))).answers
 
     async def join(
         self, first: Sequence[Reference], then: Sequence[Reference], cohort: bytes, may_join: Callable[[], bool]
@@ -189,14 +210,6 @@ class EngineClient:
                 for number, reference in enumerate(then, len(first))
             ]
         return [task.result() for task in asked]
-
-    async def plug_is_running(self, plug: asyncio.Task[None]) -> None:
-        """Let the plug's request leave before the cohort's: its bytes are written when the task next waits."""
-        for _ in range(3):
-            if plug.done():
-                return
-            await asyncio.sleep(0)
-        await asyncio.sleep(0.002)  # loopback and the API server's parsing; too early only costs the witness
 
     async def metrics(self) -> Snapshot | None:
         """Return what ``/metrics`` says now, or None where it does not."""

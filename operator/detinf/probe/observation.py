@@ -106,7 +106,9 @@ def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return found
 
 
-def parse_completion(body: bytes, *, tokens: int, prompt: Sequence[int] = (), top: int = 0) -> Observation:
+def parse_completion(
+    body: bytes, *, tokens: int, prompt: Sequence[int] = (), top: int = 0, place: int = 0, of: int = 1
+) -> Observation:
     """Read an answer of ``/v1/completions``, asked with ``return_token_ids`` and ``logprobs``.
 
     Args:
@@ -114,6 +116,8 @@ def parse_completion(body: bytes, *, tokens: int, prompt: Sequence[int] = (), to
         tokens: how many tokens were asked for, exactly.
         prompt: what was asked; an answer that repeats another prompt belongs to somebody else.
         top: how many of the most probable tokens were asked for; 0 where they are not to be read.
+        place: which prompt of the request is meant.
+        of: how many prompts the request had.
 
     Raises:
         InconclusiveError: Garbage, Shape, FinishReason, PrecisionLost or FloorValue.
@@ -123,9 +127,9 @@ def parse_completion(body: bytes, *, tokens: int, prompt: Sequence[int] = (), to
     except (ValueError, RecursionError) as error:
         raise InconclusiveError(Reason.GARBAGE, f"no JSON: {body[:60]!r}") from error
     choices = parsed.get("choices") if isinstance(parsed, dict) else None
-    if not isinstance(choices, list) or len(choices) != 1 or not isinstance(choices[0], dict):
-        raise InconclusiveError(Reason.SHAPE, "the answer has not exactly one choice")
-    choice: dict[str, Any] = choices[0]
+    if not isinstance(choices, list) or len(choices) != of or not all(isinstance(item, dict) for item in choices):
+        raise InconclusiveError(Reason.SHAPE, f"the answer has not exactly {of} choices")
+    choice = _choice(choices, place)
     ids = choice.get("token_ids")
     logprobs = choice.get("logprobs")
     values = logprobs.get("token_logprobs") if isinstance(logprobs, dict) else None
@@ -146,6 +150,14 @@ def parse_completion(body: bytes, *, tokens: int, prompt: Sequence[int] = (), to
     bits = tuple(_logprob(value) for value in values)
     _not_halved(bits)
     return Observation(tuple(ids), bits, finish, _tops(logprobs, ids, bits, top) if top else ())
+
+
+def _choice(choices: list[dict[str, Any]], place: int) -> dict[str, Any]:
+    """Return the choice of a prompt: choices of a list say themselves which prompt they answer."""
+    meant = choices if len(choices) == 1 else [item for item in choices if item.get("index") == place]
+    if len(meant) != 1:
+        raise InconclusiveError(Reason.SHAPE, f"{len(meant)} choices answer prompt {place}")
+    return meant[0]
 
 
 def _logprob(value: Any) -> int:

@@ -13,6 +13,7 @@ class Reason(StrEnum):
     # The answer did not arrive whole.
     TRANSPORT = "Transport"
     TIMEOUT = "Timeout"
+    CANCELLED = "Cancelled"
     RATE_LIMITED = "RateLimited"
     UNAVAILABLE = "Unavailable"
     HTTP_STATUS = "HttpStatus"
