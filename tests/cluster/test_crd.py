@@ -18,6 +18,7 @@ ROOT = Path(__file__).resolve().parents[2]
 EXAMPLES = sorted((ROOT / "examples").glob("*.yaml"))
 STRICT = ("--server-side", "--validate=strict")
 CLAIM = {"persistentVolumeClaim": {"claimName": "models"}}
+HUB = {"repository": "Qwen/Qwen3-8B", "revision": "0123456789abcdef" * 2 + "01234567", "cacheClaimName": "cache"}
 
 Kubectl = Callable[..., str]
 
@@ -126,8 +127,48 @@ def test_everything_that_the_resource_has_is_taken(kubectl: Kubectl) -> None:
 
 BAD = [
     # Path and value; then what the answer has to name: the field, and the remedy.
-    ("spec.model.source", {}, "spec.model.source", "exactly one of persistentVolumeClaim and hostPath"),
-    ("spec.model.source", {**CLAIM, "hostPath": {"path": "/a"}}, "spec.model.source", "set one, remove the other"),
+    ("spec.model.source", {}, "spec.model.source", "exactly one of persistentVolumeClaim, hostPath"),
+    ("spec.model.source", {**CLAIM, "hostPath": {"path": "/a"}}, "spec.model.source", "set one, remove the others"),
+    ("spec.model.source", {**CLAIM, "modelScope": HUB}, "spec.model.source", "set one, remove the others"),
+    ("spec.model.source", {"huggingFace": HUB, "modelScope": HUB}, "spec.model.source", "exactly one of"),
+    (
+        "spec.model.source",
+        {"huggingFace": HUB | {"revision": "main"}},
+        "spec.model.source.huggingFace.revision",
+        "must be a full commit, 40 hexadecimal digits",
+    ),
+    (
+        "spec.model.source",
+        {"modelScope": HUB | {"revision": "v1.0"}},
+        "spec.model.source.modelScope.revision",
+        "a branch or a tag moves",
+    ),
+    (
+        "spec.model.source",
+        {"huggingFace": HUB | {"repository": "gpt2"}},
+        "spec.model.source.huggingFace.repository",
+        "must be OWNER/NAME",
+    ),
+    ("spec.model.source", {"huggingFace": HUB | {"repository": "a/../b"}}, "huggingFace.repository", "OWNER/NAME"),
+    ("spec.model.source", {"huggingFace": HUB | {"cacheClaimName": "A b"}}, "cacheClaimName", "lower-case letters"),
+    (
+        "spec.model.source",
+        {"huggingFace": HUB | {"tokenSecretRef": {"name": "hf"}}},
+        "spec.model.source.huggingFace.tokenSecretRef.key",
+        "Required value",
+    ),
+    (
+        "spec.model.source",
+        {"huggingFace": HUB | {"tokenSecretRef": {"name": "hf", "key": "a b"}}},
+        "spec.model.source.huggingFace.tokenSecretRef.key",
+        "must be a key of the Secret",
+    ),
+    (
+        "spec.model.source",
+        {"huggingFace": {key: value for key, value in HUB.items() if key != "cacheClaimName"}},
+        "spec.model.source.huggingFace.cacheClaimName",
+        "Required value",
+    ),
     ("spec.model.source", {"hostPath": {"path": "a/b"}}, "spec.model.source.hostPath.path", "must be the absolute"),
     ("spec.model.source", {"hostPath": {"path": "/a/../b"}}, "spec.model.source.hostPath.path", "without '.', '..'"),
     ("spec.model.source", {"hostPath": {"path": "/"}}, "spec.model.source.hostPath.path", "such as /data/models"),

@@ -8,7 +8,7 @@ field or a part must be beyond its type is a CEL rule beside it, whose message n
 from __future__ import annotations
 
 from enum import StrEnum
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
@@ -25,6 +25,7 @@ from detinf.api.rules import (
     spelled,
 )
 from detinf.api.status import Status
+from detinf.guard.hubs import COMMIT, REPOSITORY
 
 
 class Promise(StrEnum):
@@ -41,21 +42,22 @@ class QuarantinePolicy(StrEnum):
     REPORT = "Report"
 
 
+def _object_name(field: str, kind: str) -> Any:
+    """Return the ``Field`` of a text that names an object of the namespace."""
+    return Field(
+        min_length=1,
+        max_length=253,
+        json_schema_extra=spelled(
+            "^[a-z0-9]([-a-z0-9.]*[a-z0-9])?$",
+            f"{field} must be the name of a {kind} of this namespace: lower-case letters, digits, '-' and '.'",
+        ),
+    )
+
+
 class PersistentVolumeClaimSource(ApiModel):
     """A model folder in a PersistentVolumeClaim of the same namespace, mounted read-only."""
 
-    claim_name: Annotated[
-        str,
-        Field(
-            min_length=1,
-            max_length=253,
-            json_schema_extra=spelled(
-                "^[a-z0-9]([-a-z0-9.]*[a-z0-9])?$",
-                "claimName must be the name of a PersistentVolumeClaim of this namespace: lower-case letters, "
-                "digits, '-' and '.'",
-            ),
-        ),
-    ]
+    claim_name: Annotated[str, _object_name("claimName", "PersistentVolumeClaim")]
     """Name of the claim."""
     path: Annotated[
         str,
@@ -92,13 +94,79 @@ class HostPathSource(ApiModel):
     """Absolute path of the model's folder on the node."""
 
 
+class SecretKey(ApiModel):
+    """A key of a Secret of the same namespace."""
+
+    name: Annotated[str, _object_name("name", "Secret")]
+    """Name of the Secret."""
+    key: Annotated[
+        str,
+        Field(
+            min_length=1,
+            max_length=253,
+            json_schema_extra=spelled(
+                "^[-._a-zA-Z0-9]+$", "key must be a key of the Secret: letters, digits, '-', '_' and '.'"
+            ),
+        ),
+    ]
+    """Key of the Secret that holds the token."""
+
+
+class HubSource(ApiModel):
+    """One commit of a repository, downloaded by the engine image's own library before the engine starts."""
+
+    repository: Annotated[
+        str,
+        Field(
+            min_length=3,
+            max_length=193,
+            json_schema_extra=ruled(
+                rule(
+                    f"self.matches('^{REPOSITORY}/{REPOSITORY}$') && !self.contains('--') && !self.contains('..') && "
+                    "!self.endsWith('.git')",
+                    "repository must be OWNER/NAME, such as Qwen/Qwen3-8B: letters, digits, '_', '-' and '.', without "
+                    "'--', '..' and '.git'",
+                )
+            ),
+        ),
+    ]
+    """Owner and name of the repository, such as `Qwen/Qwen3-8B`."""
+    revision: Annotated[
+        str,
+        Field(
+            min_length=1,
+            max_length=253,
+            json_schema_extra=spelled(
+                f"^{COMMIT}$",
+                "revision must be a full commit, 40 hexadecimal digits in lower case: a branch or a tag moves, and "
+                "replicas would serve different models",
+            ),
+        ),
+    ]
+    """Full commit, 40 hexadecimal digits; never a branch or a tag, which move."""
+    cache_claim_name: Annotated[str, _object_name("cacheClaimName", "PersistentVolumeClaim")]
+    """PersistentVolumeClaim that the files are downloaded into; ReadWriteMany where replicas run on several nodes."""
+    token_secret_ref: SecretKey | None = None
+    """Where the hub's token is; absent where the repository is public."""
+
+
+class HuggingFaceSource(HubSource):
+    """One commit of a repository on Hugging Face."""
+
+
+class ModelScopeSource(HubSource):
+    """One commit of a repository on ModelScope."""
+
+
 class ModelSource(ApiModel):
     """Where the model's files are; exactly one member is set."""
 
     RULES = (
         rule(
-            "(has(self.persistentVolumeClaim) ? 1 : 0) + (has(self.hostPath) ? 1 : 0) == 1",
-            "source must have exactly one of persistentVolumeClaim and hostPath: set one, remove the other",
+            "[has(self.persistentVolumeClaim), has(self.hostPath), has(self.huggingFace), has(self.modelScope)]"
+            ".filter(given, given).size() == 1",
+            "source must have exactly one of persistentVolumeClaim, hostPath, huggingFace and modelScope: set one, "
+            "remove the others",
         ),
     )
 
@@ -106,6 +174,19 @@ class ModelSource(ApiModel):
     """A claim that holds the model."""
     host_path: HostPathSource | None = None
     """A folder of the node, under a prefix listed in the chart's `models.hostPathPrefixes`."""
+    hugging_face: HuggingFaceSource | None = None
+    """A repository on Hugging Face, at one commit."""
+    model_scope: ModelScopeSource | None = None
+    """A repository on ModelScope, at one commit; the engine's image needs modelscope 1.38 or newer."""
+
+    @property
+    def hub(self) -> tuple[str, HubSource] | None:
+        """The hub to download from, by its name in `guard.hubs.HUBS`; None for files that are there."""
+        if self.hugging_face is not None:
+            return "huggingFace", self.hugging_face
+        if self.model_scope is not None:
+            return "modelScope", self.model_scope
+        return None
 
 
 class Model(ApiModel):

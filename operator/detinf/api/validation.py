@@ -13,6 +13,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from detinf.api.types import Spec
+from detinf.guard import hubs
 
 
 @dataclass(frozen=True)
@@ -97,9 +98,15 @@ def _engine(spec: Spec, rules: Rules) -> list[Problem]:
 
 def _source(spec: Spec, rules: Rules) -> list[Problem]:
     source = spec.model.source
-    if (source.persistent_volume_claim is None) == (source.host_path is None):
-        remedy = "set exactly one of persistentVolumeClaim and hostPath"
-        return [Problem("spec.model.source", "both" if source.host_path else "empty", remedy)]
+    members = source.model_dump(by_alias=True, exclude_none=True)
+    if len(members) != 1:
+        remedy = "set exactly one of persistentVolumeClaim, hostPath, huggingFace and modelScope"
+        return [Problem("spec.model.source", " and ".join(members) or "empty", remedy)]
+    if source.hub is not None:
+        # The repository becomes a path: what got past an older schema must not climb out of the claim.
+        name, wanted = source.hub
+        found = hubs.problem(name, wanted.repository, wanted.revision)
+        return [Problem(f"spec.model.source.{name}.{found[0]}", repr(found[1]), found[2])] if found else []
     if source.host_path is None:
         return []
     path = source.host_path.path

@@ -6,7 +6,15 @@ Each is versioned, canonical JSON without floats; see ``docs/design.md``, *Docum
 from detinf.documents.answers import Answer, AnswerDigests, Baseline, Candidate, Reference, References
 from detinf.documents.attestation import Attestation, Vocabulary
 from detinf.documents.base import Document, DocumentError
-from detinf.documents.plan import Plan, PlanAttestation, PlanEnvironment, PlanModel, PlanSymbol, PlanTopology
+from detinf.documents.plan import (
+    Plan,
+    PlanAttestation,
+    PlanDownload,
+    PlanEnvironment,
+    PlanModel,
+    PlanSymbol,
+    PlanTopology,
+)
 from detinf.documents.report import Cell, Evidence, Phase, PodIdentity, Report, Verdict, Witness
 from detinf.documents.sealed import seal, unseal
 from detinf.documents.settings import GateSettings, ProbeSettings, ScheduleSettings
@@ -37,6 +45,7 @@ __all__ = [
     "Phase",
     "Plan",
     "PlanAttestation",
+    "PlanDownload",
     "PlanEnvironment",
     "PlanModel",
     "PlanSymbol",

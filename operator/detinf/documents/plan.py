@@ -9,6 +9,17 @@ from pydantic import Field
 from detinf.documents.base import Document, Part
 
 
+class PlanDownload(Part):
+    """What the guard downloads into the folder before it starts the engine."""
+
+    hub: str
+    """``huggingFace`` or ``modelScope``."""
+    repository: str
+    """Owner and name."""
+    revision: str
+    """A full commit."""
+
+
 class PlanModel(Part):
     """What is served."""
 
@@ -19,6 +30,8 @@ class PlanModel(Part):
     """Tokens, prompt and answer together."""
     max_num_seqs: int
     """Requests in one step."""
+    download: PlanDownload | None = None
+    """Absent where the files are there. Neither the claim nor the token is named: they cannot change outputs."""
 
 
 class PlanEnvironment(Part):

@@ -6,9 +6,10 @@ The served name, the port and the middleware stay out: they go to the pod's comm
 from __future__ import annotations
 
 from detinf.api.types import ModelSource, Spec
-from detinf.documents import Plan, PlanAttestation, PlanEnvironment, PlanModel, PlanSymbol, PlanTopology
+from detinf.documents import Plan, PlanAttestation, PlanDownload, PlanEnvironment, PlanModel, PlanSymbol, PlanTopology
 from detinf.engines.profile import Profile
 from detinf.guard.canonical import short
+from detinf.guard.hubs import HUBS, snapshot_path
 from detinf.guard.layout import MODEL_DIR
 
 MIN_BATCHED_TOKENS = 2048
@@ -18,8 +19,11 @@ MIN_BATCHED_TOKENS = 2048
 def mount_path(source: ModelSource) -> str:
     """Return where the source is mounted in the engine container.
 
-    The claim or the folder is in the path, so that it is in the plan: another source is another revision.
+    The claim or the folder is in the path, so that it is in the plan: another source is another revision. A hub's cache
+    claim is not: the repository and its commit say what is served, wherever the files lie.
     """
+    if source.hub is not None:
+        return HUBS[source.hub[0]].folder
     if source.persistent_volume_claim is not None:
         return f"{MODEL_DIR}/{source.persistent_volume_claim.claim_name}"
     if source.host_path is not None:
@@ -30,6 +34,9 @@ def mount_path(source: ModelSource) -> str:
 def model_path(source: ModelSource) -> str:
     """Return the model's folder in the engine container."""
     path = mount_path(source)
+    if source.hub is not None:
+        name, wanted = source.hub
+        return f"{path}/{snapshot_path(name, wanted.repository, wanted.revision)}"
     if source.persistent_volume_claim is not None and source.persistent_volume_claim.path:
         return f"{path}/{source.persistent_volume_claim.path.strip('/')}"
     return path
@@ -58,6 +65,19 @@ def arguments(spec: Spec, profile: Profile) -> list[str]:
     return [*words, *spec.engine.extra_args]
 
 
+OFFLINE = {"HF_HUB_OFFLINE": "1"}
+"""With a hub's model: the engine itself may load nothing but the snapshot that the guard attested (vLLM, transformers
+and modelscope heed it alike)."""
+
+
+def download(source: ModelSource) -> PlanDownload | None:
+    """Return what the guard has to download; None for files that are there."""
+    if source.hub is None:
+        return None
+    name, wanted = source.hub
+    return PlanDownload(hub=name, repository=wanted.repository, revision=wanted.revision)
+
+
 def build_plan(spec: Spec, profile: Profile, image: str, topology: PlanTopology) -> Plan:
     """Return the plan.
 
@@ -75,11 +95,13 @@ def build_plan(spec: Spec, profile: Profile, image: str, topology: PlanTopology)
             dtype=spec.model.dtype,
             max_model_len=spec.model.max_model_len,
             max_num_seqs=spec.engine.max_num_seqs,
+            download=download(spec.model.source),
         ),
         arguments=arguments(spec, profile),
         environment=PlanEnvironment(
             set_variables={item.name: item.value for item in profile.variables}
-            | {item.name: item.value for item in spec.engine.env},
+            | {item.name: item.value for item in spec.engine.env}
+            | (OFFLINE if spec.model.source.hub else {}),
             unset=[variable.name for variable in profile.unset],
             scripts=list(profile.scripts) or None,
         ),

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from detinf.guard import attestation, devices, environment, files, identity, supervise
+from detinf.guard import attestation, devices, download, environment, files, identity, supervise
 from detinf.guard.attestation import GUARD, Start
 from detinf.guard.errors import RefusedError
 from detinf.guard.layout import (
@@ -73,13 +73,16 @@ def read_facts(plan: Plan, places: Places, engine: dict[str, str]) -> Facts:
     seen = devices.observe(places.root)
     devices.check(plan.topology, seen)
     digests = files.digests(plan.files, engine, places.root)
-    vocabulary, model_config = read_vocabulary(places.root / plan.model_path.lstrip("/"))
+    folder = places.root / plan.model_path.lstrip("/")
+    if plan.download is not None:
+        download.check(plan.download, folder)
+    vocabulary, model_config = read_vocabulary(folder)
     packages = identity.package_versions()
     tier_n = identity.identity(plan, seen, model_config=model_config, packages=packages, files=digests)
     return Facts(vocabulary, tier_n, identity.placement(seen, os.environ.get("NODE_NAME", "")))
 
 
-def attest(start: Start, after: Facts, shared: Path) -> None:
+def attest(plan: Plan, start: Start, after: Facts, shared: Path) -> None:
     """Write the guard's attestation.
 
     Raises:
@@ -92,7 +95,11 @@ def attest(start: Start, after: Facts, shared: Path) -> None:
         identity=after.tier_n,
         vocabulary=after.vocabulary,
         placement=after.placement,
-        checks=["plan", "command", "environment", "devices", "model", "process-environment"],
+        checks=[
+            *("plan", "command", "environment", "devices"),
+            *(["download"] if plan.download else []),
+            *("model", "process-environment"),
+        ],
     )
 
 
@@ -115,6 +122,11 @@ def launch(command: list[str], places: Places) -> int:
         TRACE_VARIABLE: str(places.shared / TRACE_NAME),
     }
     wanted = environment.engine_environment(plan, os.environ, own, str(places.guard))
+    if plan.download is not None:
+        devices.check(plan.topology, devices.observe(places.root))  # before it takes an hour
+        folder = places.root / plan.model_path.lstrip("/")
+        download.ensure(plan.download, folder, os.environ, places.guard)
+        wanted = download.without_tokens(wanted)
     before = read_facts(plan, places, wanted)
     start = Start(boot, started_ms, plan.digest, before.tier_n, before.placement, before.vocabulary)
     attestation.write_start(start, places.shared)
@@ -152,7 +164,7 @@ def stand_by(command: list[str], wanted: dict[str, str], plan: Plan, start: Star
 
     try:
         environment.check_process(plan, child, lambda: supervise.has_ended(child))
-        attest(start, read_facts(plan, places, wanted), places.shared)
+        attest(plan, start, read_facts(plan, places, wanted), places.shared)
     except RefusedError:
         # An engine that has ended has no environment to read, and what it said itself is the reason that matters.
         if not supervise.has_ended(child):

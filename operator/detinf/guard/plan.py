@@ -8,11 +8,25 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from detinf.guard import hubs
 from detinf.guard.canonical import CanonicalError, digest_bytes, encode
 from detinf.guard.errors import RefusedError
 from detinf.guard.layout import SERVING_FLAGS
 
 SCHEMA = 1
+
+
+@dataclass(frozen=True)
+class Download:
+    """One commit of a repository of a hub."""
+
+    hub: str
+    repository: str
+    revision: str
+
+    def __str__(self) -> str:
+        """Return it for people."""
+        return f"{self.repository} at {self.revision} from {hubs.HUBS[self.hub].title}"
 
 
 @dataclass(frozen=True)
@@ -26,6 +40,12 @@ class Plan:
     def model_path(self) -> str:
         """Folder of the model."""
         return str(self.document["model"]["path"])
+
+    @property
+    def download(self) -> Download | None:
+        """What has to be downloaded into the folder of the model; None for files that are there."""
+        wanted = self.document["model"].get("download")
+        return Download(wanted["hub"], wanted["repository"], wanted["revision"]) if wanted else None
 
     @property
     def arguments(self) -> list[str]:
@@ -106,7 +126,7 @@ def read_plan(path: Path) -> Plan:
         raise RefusedError(f"plan: {path}: {error.strerror}; mount the plan's ConfigMap there") from error
     except (ValueError, RecursionError) as error:
         raise RefusedError(f"plan: {path} is no JSON ({error}); apply the resource again") from error
-    problem = _problem(document) or _without_identity(document)
+    problem = _problem(document) or _download_problem(document["model"]) or _without_identity(document)
     if problem:
         raise RefusedError(f"plan: {path}: {problem}; use an operator and a guard of one release")
     return Plan(digest_bytes(data), document)
@@ -174,6 +194,21 @@ def _is_json(text: str) -> bool:
     except ValueError:
         return False
     return True
+
+
+def _download_problem(model: dict[str, Any]) -> str | None:
+    download, path = model.get("download"), model["path"]
+    if download is None:
+        return None
+    members = ("hub", "repository", "revision")
+    if not isinstance(download, dict) or not _is_strings([download.get(name) for name in members]):
+        return "model.download names no hub, repository and revision"
+    hub, repository, revision = (download[name] for name in members)
+    if found := hubs.problem(hub, repository, revision):
+        return f"model.download.{found[0]} is {found[1]!r}: {found[2]}"
+    if not path.endswith("/" + (snapshot := hubs.snapshot_path(hub, repository, revision))):
+        return f"model.path is {path!r}, expected a folder that ends with {snapshot}"
+    return None
 
 
 def _without_identity(document: dict[str, Any]) -> str | None:

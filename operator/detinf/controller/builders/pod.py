@@ -6,7 +6,7 @@ from typing import Any
 
 from detinf.api import names
 from detinf.api.placement import Toleration
-from detinf.api.types import Spec
+from detinf.api.types import ModelSource, Spec
 from detinf.cluster.port import Manifest
 from detinf.controller.builders.parts import Resource, name_of
 from detinf.controller.builders.probe_settings import served_name
@@ -16,6 +16,7 @@ from detinf.documents import Plan
 from detinf.engines.plan import mount_path, revision_of
 from detinf.engines.profile import PodVariable, Profile
 from detinf.guard import layout
+from detinf.guard.hubs import HUBS
 from detinf.topology.expected import node_labels
 
 USER = 65532
@@ -30,6 +31,8 @@ def pod_spec(resource: Resource, spec: Spec, plan: Plan, settings: OperatorSetti
     """Return the pod's spec."""
     profile = settings.profiles[plan.profile]
     scheduling = spec.scheduling
+    # A new claim belongs to root: its group becomes ours, once, where its driver can do that.
+    group = {"fsGroup": USER, "fsGroupChangePolicy": "OnRootMismatch"} if spec.model.source.hub else {}
     pod: Manifest = {
         "automountServiceAccountToken": False,
         "enableServiceLinks": False,
@@ -39,6 +42,7 @@ def pod_spec(resource: Resource, spec: Spec, plan: Plan, settings: OperatorSetti
             "runAsUser": USER,
             "runAsGroup": USER,
             "seccompProfile": {"type": "RuntimeDefault"},
+            **group,
         },
         "initContainers": [guard_install(settings), probe(settings)],
         "containers": [engine(resource, spec, plan, profile, settings)],
@@ -156,7 +160,11 @@ def engine(resource: Resource, spec: Spec, plan: Plan, profile: Profile, setting
         "image": plan.image,
         "imagePullPolicy": settings.image_pull_policy,
         "command": engine_command(resource, spec, plan, profile),
-        "env": [*_identity(), *(_pod_variable(item) for item in profile.pod_variables)],
+        "env": [
+            *_identity(),
+            *(_pod_variable(item) for item in profile.pod_variables),
+            *hub_variables(spec.model.source),
+        ],
         "ports": [{"name": "http", "containerPort": layout.ENGINE_PORT, "protocol": "TCP"}],
         "resources": engine_resources(spec, profile),
         "startupProbe": {
@@ -178,12 +186,25 @@ def engine(resource: Resource, spec: Spec, plan: Plan, profile: Profile, setting
             _mount(GUARD, layout.GUARD_DIR),
             _mount(PLAN, layout.PLAN_PATH.rpartition("/")[0]),
             _mount(SHARED, layout.SHARED_DIR, read_only=False),
-            _mount(MODEL, mount_path(spec.model.source)),
+            _mount(MODEL, mount_path(spec.model.source), read_only=spec.model.source.hub is None),
             _mount(TMP, "/tmp", read_only=False),  # noqa: S108 - an emptyDir
             _mount(SHM, "/dev/shm", read_only=False),  # noqa: S108 - an emptyDir in memory
             *(_mount(item.name, item.path) for item in profile.host_paths),
         ],
     }
+
+
+def hub_variables(source: ModelSource) -> list[dict[str, Any]]:
+    """Return where the hub's library caches, and its token; neither can change outputs, and no plan names them."""
+    if source.hub is None:
+        return []
+    name, wanted = source.hub
+    hub = HUBS[name]
+    variables: list[dict[str, Any]] = [{"name": hub.cache_variable, "value": hub.folder}]
+    if (secret := wanted.token_secret_ref) is not None:
+        reference = {"secretKeyRef": {"name": secret.name, "key": secret.key}}
+        variables.append({"name": hub.token_variable, "valueFrom": reference})
+    return variables
 
 
 def engine_resources(spec: Spec, profile: Profile) -> Manifest:
@@ -203,8 +224,10 @@ def volumes(resource: Resource, spec: Spec, plan: Plan, profile: Profile) -> lis
     """Return the pod's volumes; ``detinf.guard.layout`` says what each is for."""
     name = name_of(resource)
     claim, folder = spec.model.source.persistent_volume_claim, spec.model.source.host_path
-    if claim is not None:
-        model: Manifest = {"persistentVolumeClaim": {"claimName": claim.claim_name, "readOnly": True}}
+    if spec.model.source.hub is not None:
+        model: Manifest = {"persistentVolumeClaim": {"claimName": spec.model.source.hub[1].cache_claim_name}}
+    elif claim is not None:
+        model = {"persistentVolumeClaim": {"claimName": claim.claim_name, "readOnly": True}}
     elif folder is not None:
         model = {"hostPath": {"path": folder.path, "type": "Directory"}}
     else:

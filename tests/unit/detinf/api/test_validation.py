@@ -11,6 +11,7 @@ RULES = Rules(
     host_path_prefixes=("/var/lib/detinf/models", "/data/"),
 )
 CLAIM = {"persistentVolumeClaim": {"claimName": "models"}}
+HUB = {"repository": "Qwen/Qwen3-8B", "revision": "0123456789abcdef" * 2 + "01234567", "cacheClaimName": "cache"}
 
 
 def resource(**spec: Any) -> dict[str, Any]:
@@ -108,11 +109,36 @@ def test_without_a_real_prefix_no_folder_is_taken(prefixes: tuple[str, ...]) -> 
     assert "models.hostPathPrefixes" in found[0]
 
 
-@pytest.mark.parametrize("source", [{}, {**CLAIM, "hostPath": {"path": "/data/x"}}])
+@pytest.mark.parametrize("source", [{}, {**CLAIM, "hostPath": {"path": "/data/x"}}, {**CLAIM, "huggingFace": HUB}])
 def test_a_source_that_got_past_the_schema_is_refused(source: dict[str, Any]) -> None:
     found = sentences(resource(model={"source": source}))
     assert len(found) == 1
-    assert "set exactly one of persistentVolumeClaim and hostPath" in found[0]
+    assert "set exactly one of persistentVolumeClaim, hostPath, huggingFace and modelScope" in found[0]
+
+
+@pytest.mark.parametrize("hub", ["huggingFace", "modelScope"])
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({}, None),
+        ({"repository": "Qwen/Qwen2.5-0.5B_x"}, None),
+        ({"revision": "main"}, "revision is 'main': use a full commit, 40 hexadecimal digits in lower case"),
+        ({"revision": "0" * 39}, "use a full commit"),
+        ({"revision": "A" * 40}, "use a full commit"),
+        ({"revision": "0" * 40 + "\n"}, "use a full commit"),
+        ({"repository": "Qwen3-8B"}, "repository is 'Qwen3-8B': use OWNER/NAME"),
+        ({"repository": "../.."}, "use OWNER/NAME"),
+        ({"repository": "a/b/c"}, "use OWNER/NAME"),
+        ({"repository": "a/b--c"}, "use OWNER/NAME"),
+        ({"repository": "a/b.git"}, "use OWNER/NAME"),
+    ],
+)
+def test_a_hubs_source_that_got_past_the_schema_is_held_to_a_commit(
+    hub: str, change: dict[str, str], words: str | None
+) -> None:
+    found = sentences(resource(model={"source": {hub: HUB | change}}))
+    assert len(found) == (words is not None)
+    assert all(item.startswith(f"spec.model.source.{hub}.") and str(words) in item for item in found)
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,6 @@
 """Profiles are data: each argument and variable has a reason, and the plan follows from them and the resource."""
 
+import json
 import re
 import string
 from typing import Any
@@ -15,6 +16,8 @@ from detinf.guard.layout import SERVING_FLAGS
 
 PROFILES = sorted(catalogue.PROFILES.values(), key=lambda profile: profile.name)
 CLAIM = {"persistentVolumeClaim": {"claimName": "models", "path": "Qwen3-8B"}}
+COMMIT = "0123456789abcdef0123456789abcdef01234567"
+HUB = {"repository": "Qwen/Qwen3-8B", "revision": COMMIT, "cacheClaimName": "cache"}
 each_profile = pytest.mark.parametrize("profile", PROFILES, ids=[profile.name for profile in PROFILES])
 
 
@@ -86,6 +89,16 @@ def test_the_batched_tokens_hold_an_uncut_prompt_and_every_sequence(
         ({"persistentVolumeClaim": {"claimName": "models"}}, "/models/models", "/models/models"),
         (CLAIM, "/models/models", "/models/models/Qwen3-8B"),
         ({"hostPath": {"path": "/data/m/tiny/"}}, "/models/data/m/tiny", "/models/data/m/tiny"),
+        (
+            {"huggingFace": HUB},
+            "/models/huggingface",
+            f"/models/huggingface/hub/models--Qwen--Qwen3-8B/snapshots/{COMMIT}",
+        ),
+        (
+            {"modelScope": HUB},
+            "/models/modelscope",
+            f"/models/modelscope/models/Qwen--Qwen3-8B/snapshots/{COMMIT}",
+        ),
     ],
 )
 def test_the_source_is_in_the_models_path_so_that_another_source_is_another_revision(
@@ -110,6 +123,32 @@ def test_what_can_change_outputs_changes_the_revision(profile: Profile) -> None:
     revisions.append(revision_of(plan_of(make_spec(), profile, "image:2")))
     assert len({base, *revisions}) == len(others) + 2
     assert re.fullmatch(r"[0-9a-f]{10}", base)
+
+
+@each_profile
+@pytest.mark.parametrize("hub", ["huggingFace", "modelScope"])
+def test_a_hubs_repository_and_commit_are_of_the_plan_and_neither_its_claim_nor_its_token(
+    profile: Profile, hub: str
+) -> None:
+    def plan(**change: Any) -> Plan:
+        return plan_of(make_spec(model={"source": {hub: HUB | change}}), profile)
+
+    base = plan()
+    download = base.model.download
+    assert download is not None
+    assert (download.hub, download.repository, download.revision) == (hub, "Qwen/Qwen3-8B", COMMIT)
+    assert base.environment.set_variables["HF_HUB_OFFLINE"] == "1"
+    secret = {"name": "hub", "key": "token"}
+    assert plan(cacheClaimName="other", tokenSecretRef=secret).canonical() == base.canonical()
+    others = [base, plan(repository="Qwen/Qwen3-4B"), plan(revision="f" * 40), plan_of(make_spec(), profile)]
+    assert len({revision_of(other) for other in others}) == 4
+
+
+def test_a_source_that_is_there_has_no_download_in_its_plan() -> None:
+    # A release that knows more sources gives the same bytes: nobody's engine restarts for it.
+    document = json.loads(plan_of(make_spec(), catalogue.PROFILES["simulated"]).canonical())
+    assert "download" not in document["model"]
+    assert "HF_HUB_OFFLINE" not in document["environment"]["set"]
 
 
 @each_profile

@@ -27,7 +27,7 @@ from detinf_sim.cli import parser
 
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parents[4]
-EXAMPLES = ["minimal", "simulated", "vllm-ascend", "vllm-cpu"]
+EXAMPLES = ["minimal", "simulated", "vllm-ascend", "vllm-cpu", "hugging-face", "modelscope"]
 DOCUMENTS = ROOT / "tests" / "fixtures" / "documents"
 SETTINGS = OperatorSettings(
     probe_image="localhost/detinf/probe:dev",
@@ -181,6 +181,40 @@ def test_the_engine_gets_all_of_its_time_to_load(seconds: int, attempts: int) ->
     resource["spec"]["engine"] = {"startupTimeoutSeconds": seconds}
     probe = containers(pod_of(children(resource)))[names.ENGINE_CONTAINER]["startupProbe"]
     assert (probe["failureThreshold"], probe["periodSeconds"]) == (attempts, 2)
+
+
+def test_a_hubs_model_is_cached_in_its_claim_with_the_token_on_the_engine_alone() -> None:
+    built = children(example("hugging-face"))
+    pod = pod_of(built)
+    claim = next(volume for volume in pod["volumes"] if volume["name"] == "model")
+    assert claim == {"name": "model", "persistentVolumeClaim": {"claimName": "model-cache"}}
+    mounts = {name: [m for m in item["volumeMounts"] if m["name"] == "model"] for name, item in containers(pod).items()}
+    mount = {"name": "model", "mountPath": "/models/huggingface"}
+    assert {name: found for name, found in mounts.items() if found} == {names.ENGINE_CONTAINER: [mount]}
+    assert pod["securityContext"]["fsGroup"] == pod["securityContext"]["runAsGroup"]
+    tokens = {
+        name: entry["valueFrom"]
+        for name, item in containers(pod).items()
+        for entry in item.get("env", [])
+        if entry["name"] == "HF_TOKEN"
+    }
+    assert tokens == {names.ENGINE_CONTAINER: {"secretKeyRef": {"name": "hugging-face", "key": "token"}}}
+    plan_map = next(item for item in of_kind(built, "ConfigMap") if "plan.json" in item["data"])
+    assert not any(word in plan_map["data"]["plan.json"] for word in ("model-cache", "hugging-face", "HF_TOKEN"))
+
+
+def test_a_public_repository_has_no_token() -> None:
+    engine = containers(pod_of(children(example("modelscope"))))[names.ENGINE_CONTAINER]
+    variables = {item["name"]: item for item in engine["env"]}
+    assert "MODELSCOPE_API_TOKEN" not in variables
+    assert variables["MODELSCOPE_CACHE"]["value"] == "/models/modelscope"
+
+
+def test_a_model_that_is_there_needs_no_group_and_no_token() -> None:
+    for name in ("minimal", "simulated"):
+        pod = pod_of(children(example(name)))
+        assert "fsGroup" not in pod["securityContext"]
+        assert not any("secretKeyRef" in str(item) for item in containers(pod).values())
 
 
 def test_topology_and_devices_reach_plan_scheduler_and_container() -> None:
