@@ -44,6 +44,11 @@ class Package:
 
 
 VLLM_ASCEND = Package("vllm-ascend", "0.23.0.post1", "a3b9f4a5dd7aa50c37e03d1f35937c4ae5aeacc49b734cac74d59ce5757738e1")
+VLLM_ASCEND_RC = Package("vllm-ascend", "0.26.0rc1", "647533d9ae77ae765c2c4b88eaa8f2cfcde56cc7621e393e3be63bfb7303d6b3")
+VLLM = Package("vllm", "0.23.0", "760269db3d9611e12e524681df1bca0977d5d2f5fcb4481cc34d33efc4ae7ff5")
+"""The vLLM that vllm-ascend 0.23.0 and 0.23.0.post1 are made for."""
+VLLM_RC = Package("vllm", "0.26.0", "23e9fa19d7e20ce7dcc1c074d41503e2116d23f19e688f5d5ea91b741f958502")
+"""The vLLM that vllm-ascend 0.26.0rc1 is made for."""
 
 
 class _Links(html.parser.HTMLParser):

