@@ -186,6 +186,29 @@ def test_file_that_became_shorter_is_refused_with_the_folder_to_remove(downloadi
             downloading.refused("lacks model.safetensors; remove .*models--Qwen--Qwen3-0.6B from the cache claim")
 
 
+def test_file_that_goes_while_the_engine_starts_ends_the_engine(place: Any, tmp_path: Path) -> None:
+    downloading = Downloading(place, "huggingFace")
+    script = (
+        "import sys, pathlib\n"
+        f"sys.path.insert(0, {str(place.folder / 'guard')!r})\n"
+        "from detinf.guard import cli, supervise\n"
+        "start = supervise.start\n"
+        "def late(*arguments):\n"
+        f"    pathlib.Path({str(downloading.snapshot / 'model.safetensors')!r}).unlink()\n"
+        "    return start(*arguments)\n"
+        "supervise.start = late\n"
+        "sys.exit(cli.main(sys.argv[1:]))\n"
+    )
+    (tmp_path / "late.py").write_text(script)
+    options = place.arguments()[4:]
+    place.arguments = lambda: [place.python, "-I", "-S", str(tmp_path / "late.py"), *options]
+    with downloading.hub():
+        done = place.run()
+    assert done.returncode == REFUSED_EXIT_CODE, done
+    assert "lacks model.safetensors; remove" in done.stderr
+    assert not place.attestation.exists()
+
+
 @pytest.mark.parametrize(
     ("options", "words"),
     [
