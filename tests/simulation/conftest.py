@@ -31,6 +31,7 @@ from detinf.documents import (
     PlanTopology,
     PodIdentity,
     ProbeSettings,
+    References,
     Report,
     ScheduleSettings,
     seal,
@@ -41,7 +42,7 @@ from detinf.probe.readiness import Files, not_ready
 from detinf.probe.server import ProbeServer
 from detinf_sim.model import make_model
 
-WAIT_SECONDS = 60
+WAIT_SECONDS = 120
 T = TypeVar("T")
 
 
@@ -109,6 +110,14 @@ class EnginePod:
 
         return await until(ask)
 
+    async def until_proposal(self) -> References:
+        """Wait for proposed references: the engine is asked for texts first."""
+
+        async def ask() -> References | None:
+            return (await self.report()).proposal
+
+        return await until(ask)
+
     async def ready(self) -> tuple[bool, list[str]]:
         """Return what /readyz answers."""
         async with self.session.get(f"{self.probe_url}/readyz") as response:
@@ -122,8 +131,7 @@ class EnginePod:
 
     async def qualify(self) -> Baseline:
         """Freeze the proposal and make the candidate the baseline, as the controller does."""
-        proposal = (await self.until_phase(Phase.WAITING_FOR_REFERENCES)).proposal
-        assert proposal is not None
+        proposal = await self.until_proposal()
         self.deliver(REFERENCES_KEY, proposal.canonical())
         candidate = (await self.until_phase(Phase.WAITING_FOR_BASELINE)).candidate
         assert candidate is not None

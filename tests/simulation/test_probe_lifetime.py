@@ -27,6 +27,11 @@ async def test_first_lifetime_is_gated_and_then_ready(engine_pod: Any) -> None:
         ("S03", "width=2"): Verdict.PASS,
         ("S03", "width=8"): Verdict.PASS,
         ("S03", "width=16"): Verdict.PASS,
+        ("S04", "tokens=255"): Verdict.PASS,
+        ("S04", "tokens=256"): Verdict.PASS,
+        ("S04", "tokens=257"): Verdict.PASS,
+        ("S05", "prefill=9"): Verdict.PASS,
+        ("S05", "prefill=129"): Verdict.PASS,
     }
     assert report.evidence is None
     witnessed = [cell.reason for cell in report.cells if cell.relation == "S03"]
@@ -71,7 +76,15 @@ async def test_label_serving_false_is_not_ready_though_the_gate_was_passed(engin
         # S01 where the switch fell between an answer and its repeat.
         ("F20", {"S01", "S02"}, {"solo"}),
         ("F01", {"S03"}, {"width=16"}),
-        ("F22", {"S03"}, {"width=2", "width=8", "width=16"}),
+        ("F03", {"S03", "S04"}, {"width=8", "width=16", "tokens=256", "tokens=257"}),
+        (
+            "F22",
+            {"S03", "S04", "S05"},
+            {
+                *("width=2", "width=8", "width=16", "tokens=255", "tokens=256", "tokens=257"),
+                *("prefill=9", "prefill=129"),
+            },
+        ),
     ],
 )
 async def test_fault_while_serving_becomes_evidence(
@@ -109,7 +122,7 @@ async def test_fault_at_the_gate_never_serves(engine_pod: Any) -> None:
 
 
 async def test_tampered_delivery_is_not_used_and_says_so(engine_pod: Any) -> None:
-    proposal = (await engine_pod.until_phase(Phase.WAITING_FOR_REFERENCES)).proposal
+    proposal = await engine_pod.until_proposal()
     engine_pod.deliver(REFERENCES_KEY, proposal.canonical())
     path = engine_pod.folder / "baselines" / REFERENCES_KEY
     path.write_text(path.read_text().replace('"seed":1,', '"seed":2,', 1))
@@ -134,3 +147,44 @@ async def test_restarted_probe_repeats_no_gate_for_the_same_boot(engine_pod: Any
         report = await engine_pod.until_phase(Phase.PASSED)
     assert report.ready
     assert (tmp_path / "state" / "gate.json").stat().st_mtime_ns == gate
+
+
+async def test_gate_sees_a_fault_that_only_a_mixed_step_shows(engine_pod: Any) -> None:
+    await engine_pod.qualify()
+    await engine_pod.until_phase(Phase.PASSED)
+    await engine_pod.end_engine()
+    engine_pod.environment["DETINF_SIM_FAULTS"] = "F04"
+    await engine_pod.start_engine()
+    report = await engine_pod.until_phase(Phase.GATE_FAILED)
+    assert report.evidence is not None
+    # A cohort that did not come together at once is mixed, too.
+    assert report.evidence.relation in {"S03", "S04", "S05"}
+    assert not report.ready
+
+
+async def test_references_that_no_longer_fit_are_not_comparable_and_none_is_replaced(engine_pod: Any) -> None:
+    proposal = await engine_pod.until_proposal()
+    long = proposal.items[0].model_copy(update={"name": "long", "prompt_ids": [7] * 4090})
+    foreign = proposal.items[1].model_copy(update={"name": "foreign", "prompt_ids": [1000]})
+    frozen = proposal.model_copy(update={"items": [long, *proposal.items, foreign]})
+    engine_pod.deliver(REFERENCES_KEY, frozen.canonical())
+    report = await engine_pod.until_phase(Phase.WAITING_FOR_BASELINE)
+    assert report.candidate.answers.keys() == {item.name for item in proposal.items}
+    (cell,) = (cell for cell in report.cells if cell.verdict is not Verdict.PASS)
+    assert (cell.relation, cell.verdict) == ("S02", Verdict.INCONCLUSIVE)
+    assert cell.reason.startswith(f"NotComparable: 2 of {len(frozen.items)} references do not fit maxModelLen 4096")
+    assert cell.reason.endswith("long, foreign")
+
+
+async def test_engine_that_can_be_asked_no_reference_never_passes(engine_pod: Any) -> None:
+    proposal = await engine_pod.until_proposal()
+    foreign = proposal.items[0].model_copy(update={"prompt_ids": [1000]})
+    engine_pod.deliver(REFERENCES_KEY, proposal.model_copy(update={"items": [foreign]}).canonical())
+
+    async def complains() -> Report | None:
+        report: Report = await engine_pod.report()
+        return report if any("NotComparable" in reason for reason in report.reasons) else None
+
+    report = await engine_pod.until(complains)
+    assert not report.ready
+    assert report.candidate is None

@@ -161,7 +161,8 @@ class EngineClient:
         """
         first = references[0]
         for reference in references:
-            if reference.model_copy(update={"name": first.name, "prompt_ids": first.prompt_ids}) != first:
+            same = {"name": first.name, "kind": first.kind, "prompt_ids": first.prompt_ids}
+            if reference.model_copy(update=same) != first:
                 raise ValueError(
                     f"{reference.name} is not sampled as {first.name}; give the prompts of a list the same parameters"
                 )

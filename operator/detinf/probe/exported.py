@@ -59,7 +59,7 @@ class Exported:
             ["fingerprint", "references", "baseline"],
             registry=self.registry,
         )
-        for name in ("S01", "S02", "S03"):
+        for name in ("S01", "S02", "S03", "S04", "S05"):
             for result in ("equal", "different"):
                 self.comparisons.labels(name, result)
 

@@ -29,21 +29,27 @@ from detinf.probe.attested import Attested
 from detinf.probe.client import EngineClient
 from detinf.probe.coverage import Ledger
 from detinf.probe.delivery import Delivery
+from detinf.probe.disturbances import Disturbance, disturbances
 from detinf.probe.evidence import confirm
 from detinf.probe.exported import Exported
 from detinf.probe.observation import Observation, from_answer
 from detinf.probe.readiness import GatePass, read_pass, write_pass
 from detinf.probe.reasons import Reason
-from detinf.probe.references import propose
-from detinf.probe.relations import IDLE_PLUG_TOKENS, Prober
+from detinf.probe.references import comparable, propose_from
+from detinf.probe.relations import IDLE_PLUG_TOKENS, PLUG_TOKENS, Prober
 from detinf.probe.trace import Trace
-from detinf.probe.verdict import Round
+from detinf.probe.verdict import NO_WITNESS, Round
 
 POLL_SECONDS = 1.0
 """How often mounted files and a starting engine are looked at again."""
 BACK_OFF_SECONDS = (1, 2, 4, 8, 15, 30)
 REPEATED_AT_GATE = 4
 """References that are also asked twice at the gate; a candidate's answers are all asked twice."""
+
+ATTEMPTS = 5
+"""How often a cell is formed at the gate before the gate begins anew; a difference ends it at once."""
+OUTSIDE = "outside the limits"
+"""Condition of the cell that says which frozen references this engine cannot be asked."""
 
 log = structlog.get_logger()
 
@@ -92,12 +98,13 @@ class Lifetime:
         self.exported.info.labels(self.attested.fingerprint, digest, baseline_digest).set(1)
         passed = GatePass(self.attested.boot, self.attested.plan_digest, self.attested.fingerprint, baseline_digest)
         expected = {name: from_answer(answer) for name, answer in baseline.answers.items()}
+        items = await self.until_comparable(references, expected)
         if read_pass(self.state) != passed:
-            await self.gate(references, expected)
+            await self.gate(items, expected)
             write_pass(self.state, passed)
         self.enter(Phase.PASSED)
         self.exported.gate.set(1)
-        await self.watch(references, expected)
+        await self.watch(items, expected)
 
     # Before the gate -----------------------------------------------------------------------------------------------
 
@@ -124,13 +131,38 @@ class Lifetime:
                 return delivered
             self.enter(Phase.WAITING_FOR_REFERENCES)
             if self.proposal is None and not problems:
-                self.proposal = propose(
+                proposed = await propose_from(
+                    self.client.ask,
                     self.attested.vocabulary_size,
-                    list(self.attested.special_ids),
+                    self.attested.special_ids,
                     self.attested.plan.model.max_model_len,
-                    max(self.read_settings().gate.widths, default=1),
                 )
+                if isinstance(proposed, References):
+                    self.proposal = proposed
+                else:
+                    self.problems = [f"references: INCONCLUSIVE({proposed.reason}): {proposed.detail}"]
             await asyncio.sleep(POLL_SECONDS)
+
+    async def until_comparable(
+        self, references: References, expected: dict[str, Observation] | None = None
+    ) -> list[Reference]:
+        """Return the frozen references that this engine can be asked, and whose answer is expected where any is.
+
+        Where there are none it waits for ever: a gate without a comparison would prove nothing.
+        """
+        limit, size = self.attested.plan.model.max_model_len, self.attested.vocabulary_size
+        items = comparable(references, vocabulary_size=size, max_model_len=limit)
+        if expected is not None:
+            items = [item for item in items if item.name in expected]
+        kept = {item.name for item in items}
+        if outside := [item.name for item in references.items if item.name not in kept]:
+            detail = f"{len(outside)} of {len(references.items)} references do not fit maxModelLen {limit} and {size} "
+            detail += f"token ids, or have no agreed answer: {', '.join(outside)}"
+            self.book(Round("S02", OUTSIDE, Verdict.INCONCLUSIVE, Reason.NOT_COMPARABLE, detail, 0, NO_WITNESS))
+            if not items:
+                self.problems = [f"references: INCONCLUSIVE({Reason.NOT_COMPARABLE}): {detail}"]
+                await asyncio.Event().wait()
+        return items
 
     async def until_baseline(self, digest: str, references: References) -> tuple[str, Baseline]:
         """Return the baseline of this fingerprint; answer the references and offer a candidate while there is none."""
@@ -157,27 +189,25 @@ class Lifetime:
     async def answer_all(self, references: References) -> dict[str, Observation]:
         """Return this lifetime's answers; each reference is asked twice and must agree with itself (S01)."""
         answers: dict[str, Observation] = {}
-        for reference in references.items:
+        for reference in await self.until_comparable(references):
             attempt = 0
             while reference.name not in answers:
-                first = await self.client.ask(reference)
-                if isinstance(first, Observation):
-                    rounds = await self.timed(self.prober().solo(reference, first))
-                    # Held against the first answer: S02 here says that three answers agree, so it is not booked.
-                    repeated = all(outcome.verdict is Verdict.PASS for outcome in rounds)
-                    self.book(rounds[0])
-                    if repeated:
-                        answers[reference.name] = first
-                        continue
-                    if any(outcome.verdict is Verdict.FAIL for outcome in rounds):
-                        await self.fail(next(item for item in rounds if item.verdict is Verdict.FAIL))
-                await asyncio.sleep(BACK_OFF_SECONDS[min(attempt, len(BACK_OFF_SECONDS) - 1)])
+                if attempt:
+                    await asyncio.sleep(BACK_OFF_SECONDS[min(attempt, len(BACK_OFF_SECONDS)) - 1])
                 attempt += 1
+                start = time.monotonic()
+                outcome, answer = await self.prober().repeat(reference)
+                self.counted([outcome], start)
+                self.book(outcome)
+                if answer is not None:
+                    answers[reference.name] = answer
+                elif outcome.verdict is Verdict.FAIL:
+                    await self.fail(outcome)
         return answers
 
     # The gate ------------------------------------------------------------------------------------------------------
 
-    async def gate(self, references: References, expected: dict[str, Observation]) -> None:
+    async def gate(self, items: list[Reference], expected: dict[str, Observation]) -> None:
         """Return when every check of the gate has passed; INCONCLUSIVE is repeated, FAIL is the end."""
         attempt = 0
         while True:
@@ -185,7 +215,7 @@ class Lifetime:
             limit = self.read_settings().gate.timeout_seconds
             try:
                 async with asyncio.timeout(limit):
-                    outcome = await self.gate_once(references, expected)
+                    outcome = await self.gate_once(items, expected)
             except TimeoutError:
                 self.problems = [f"gate: INCONCLUSIVE({Reason.TIMEOUT}): not done within {limit} s"]
             else:
@@ -200,28 +230,53 @@ class Lifetime:
             await asyncio.sleep(BACK_OFF_SECONDS[min(attempt, len(BACK_OFF_SECONDS) - 1)])
             attempt += 1
 
-    async def gate_once(self, references: References, expected: dict[str, Observation]) -> Round | None:
-        """Run S01 and S02 on the references and S03 at each width; return the first round that is not PASS."""
+    async def gate_once(self, items: list[Reference], expected: dict[str, Observation]) -> Round | None:
+        """Run S01 and S02 on the references, and what runs together; return the first round that stands in the way."""
         prober = self.prober()
-        for index, reference in enumerate(references.items):
-            rounds = await self.timed(prober.solo(reference, expected[reference.name]))
-            for outcome in rounds if index < REPEATED_AT_GATE else rounds[1:]:
+        for index, reference in enumerate(items):
+            answer = expected[reference.name]
+            asked = prober.solo(reference, answer) if index < REPEATED_AT_GATE else prober.baseline(reference, answer)
+            for outcome in await self.timed(asked):
                 self.book(outcome)
                 if outcome.verdict is not Verdict.PASS:
                     return outcome
-        for width in self.read_settings().gate.widths:
-            cohort = _cohort(references, 0, width)
-            outcome = (await self.timed(prober.width(cohort, expected, plug_tokens=IDLE_PLUG_TOKENS)))[0]
+        for cell in self.cells(items, expected):
+            outcome = await self.formed(cell)
+            # NotMixed has its witness: this scheduler gives a prefill steps of its own, so the cell does not apply.
+            if outcome.verdict is not Verdict.PASS and outcome.reason is not Reason.NOT_MIXED:
+                return outcome
+        if not self.traced():
+            for relation in ("S04", "S05"):
+                detail = "there is no step trace of this boot"
+                self.book(Round(relation, "gate", Verdict.INCONCLUSIVE, Reason.TRACE_MISSING, detail, 0, NO_WITNESS))
+        return None
+
+    def traced(self) -> bool:
+        """Return whether this boot writes a step trace."""
+        return self.trace.position() is not None
+
+    def cells(self, items: list[Reference], expected: dict[str, Observation], turn: int = 0) -> list[Disturbance]:
+        """Return the cells of references that run together."""
+        widths = self.read_settings().gate.widths
+        return disturbances(items, expected, widths, turn, traced=self.traced())
+
+    async def formed(self, cell: Disturbance) -> Round:
+        """Run a cell at the gate; what did not come together as wanted is formed again, a few times."""
+        attempt = 0
+        while True:
+            attempt += 1
+            (outcome,) = await self.timed(cell.run(self.prober(), IDLE_PLUG_TOKENS))
             self.book(outcome)
             if outcome.verdict is Verdict.PASS and not outcome.as_wanted:
-                detail = f"it ran as {outcome.condition}: {outcome.detail}"
-                wanted = f"width={width}"
                 outcome = replace(
-                    outcome, condition=wanted, verdict=Verdict.INCONCLUSIVE, reason=Reason.NOT_BATCHED, detail=detail
+                    outcome,
+                    condition=cell.condition,
+                    verdict=Verdict.INCONCLUSIVE,
+                    reason=Reason.NOT_BATCHED,
+                    detail=f"it ran as {outcome.condition}: {outcome.detail}",
                 )
-            if outcome.verdict is not Verdict.PASS:
+            if outcome.reason not in {Reason.NOT_BATCHED, Reason.NOT_MIXED} or attempt == ATTEMPTS:
                 return outcome
-        return None
 
     async def fail(self, outcome: Round) -> None:
         """Keep the evidence and wait: this boot never serves, and the controller replaces its pod."""
@@ -233,13 +288,12 @@ class Lifetime:
 
     # After the gate ------------------------------------------------------------------------------------------------
 
-    async def watch(self, references: References, expected: dict[str, Observation]) -> None:
-        """Check for ever: S01 and S02 on one reference at a time, S03 at one width at a time, users first."""
-        turn = 0
+    async def watch(self, items: list[Reference], expected: dict[str, Observation]) -> None:
+        """Check for ever: S01 and S02 on one reference, S03 at one width and one other cell at a time, users first."""
+        solo_turn = turn = 0
         now = time.monotonic()
         next_solo = now
         next_width = now + self.read_settings().schedule.solo_interval_seconds
-        width_turn = 0
         while True:
             await asyncio.sleep(max(0.0, min(next_solo, next_width) - time.monotonic()))
             settings = self.read_settings()
@@ -251,15 +305,18 @@ class Lifetime:
                 next_width = max(next_width, now + POLL_SECONDS)
                 continue
             if now >= next_solo:
-                reference = references.items[turn % len(references.items)]
-                turn += 1
+                reference = items[solo_turn % len(items)]
+                solo_turn += 1
                 self.booked(await self.timed(self.prober().solo(reference, expected[reference.name])))
                 next_solo = now + settings.schedule.solo_interval_seconds
-            if now >= next_width and settings.gate.widths:
-                width = settings.gate.widths[width_turn % len(settings.gate.widths)]
-                cohort = _cohort(references, width_turn, width)
-                width_turn += 1
-                self.booked(await self.timed(self.prober().width(cohort, expected)))
+            if now >= next_width:
+                cells = self.cells(items, expected, turn)
+                widths = [cell for cell in cells if cell.relation == "S03"]
+                others = [cell for cell in cells if cell.relation != "S03"]
+                for listed in filter(None, (widths, others)):
+                    cell = listed[turn % len(listed)]
+                    self.booked(await self.timed(cell.run(self.prober(), PLUG_TOKENS)))
+                turn += 1
                 next_width = now + settings.schedule.width_interval_seconds
 
     async def busy(self) -> bool:
@@ -289,15 +346,19 @@ class Lifetime:
                 detail=outcome.detail,
             )
 
-    async def timed(self, rounds: Awaitable[list[Round]]) -> list[Round]:
+    async def timed(self, rounds: Awaitable[list[Round] | Round]) -> list[Round]:
         """Run rounds and count them."""
         start = time.monotonic()
-        done = await rounds
-        for outcome in done:
+        found = await rounds
+        return self.counted([found] if isinstance(found, Round) else found, start)
+
+    def counted(self, rounds: list[Round], start: float) -> list[Round]:
+        """Count rounds that began at a monotonic time."""
+        for outcome in rounds:
             self.exported.book(outcome, now=time.time(), seconds=time.monotonic() - start)
         self.exported.tokens.labels("prompt").set(self.client.tokens_sent)
         self.exported.tokens.labels("generated").set(self.client.tokens_received)
-        return done
+        return rounds
 
     def keep_evidence(self, outcome: Round) -> None:
         """Keep the boot's first confirmed divergence; it stays until the boot ends."""
@@ -311,9 +372,3 @@ class Lifetime:
                 ledger=self.ledger,
                 now=int(time.time()),
             )
-
-
-def _cohort(references: References, turn: int, width: int) -> list[Reference]:
-    """Return ``width`` references, others at each turn; every companion is a reference that is compared too."""
-    items = references.items
-    return [items[(turn + index) % len(items)] for index in range(min(width, len(items)))]
