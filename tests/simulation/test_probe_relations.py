@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -18,6 +19,7 @@ from detinf.probe.references import propose
 from detinf.probe.relations import Prober
 from detinf.probe.trace import Trace
 from detinf.probe.verdict import Round
+from detinf_sim import metrics
 from detinf_sim.model import HashModel
 from detinf_sim.scheduler import Limits
 from detinf_sim.server import Server, Settings, running_server
@@ -76,6 +78,28 @@ async def test_healthy_engine_passes_everything_at_the_width_that_ran(trace: Pat
         assert widest == 16
         assert rounds[2].witness.width <= widest
         assert rounds[2].witness.kind == ("W0" if trace else "W2")
+
+
+async def test_solo_round_says_whether_it_was_alone_and_takes_two_looks(monkeypatch: pytest.MonkeyPatch) -> None:
+    async with prober() as (probing, server, references, _):
+        pages = 0
+        render = metrics.render
+
+        def counted(*arguments: Any, **named: Any) -> str:
+            nonlocal pages
+            pages += 1
+            return render(*arguments, **named)
+
+        monkeypatch.setattr("detinf_sim.metrics.render", counted)
+        (alone,) = await probing.solo(references.items[0], None)
+        assert (alone.witness.kind, alone.verdict, pages) == ("W6", Verdict.PASS, 2)
+        tenant = asyncio.create_task(probing.client.ask(references.items[1].model_copy(update={"max_tokens": 2000})))
+        while not server.engine.running:
+            await asyncio.sleep(0.001)
+        (company,) = await probing.solo(references.items[0], None)
+        tenant.cancel()
+        assert (company.witness.kind, company.verdict, pages) == ("None", Verdict.PASS, 4)
+        assert "generated for others" in company.witness.detail
 
 
 @pytest.mark.parametrize(

@@ -18,7 +18,7 @@ from typing import Any, TypeVar
 from detinf.documents import Reference
 from detinf.guard.trace import Own, Step, own_id, own_of
 from detinf.probe.client import EngineClient, read_answer
-from detinf.probe.engine import EngineIdentity, Outcome
+from detinf.probe.engine import EngineIdentity, Look, Outcome
 from detinf.probe.metrics import Snapshot, parse_metrics
 from detinf.probe.reasons import InconclusiveError, Reason
 from detinf.probe.trace import Window
@@ -216,9 +216,9 @@ class VirtualEngine:
 
     # The probe's engine --------------------------------------------------------------------------------------------
 
-    async def identity(self) -> EngineIdentity | None:
-        """Return who answers now."""
-        return EngineIdentity(self.boot, self.started)
+    async def look(self) -> Look:
+        """Return who answers now, and what the metrics page says."""
+        return Look(EngineIdentity(self.boot, self.started), await self.metrics())
 
     async def metrics(self) -> Snapshot | None:
         """Return the metrics page, read as the client reads it."""

@@ -14,7 +14,7 @@ from detinf.documents import Reference
 from detinf.guard.layout import BOOT_HEADER
 from detinf.guard.trace import own_id
 from detinf.probe.cohort import Shape, form
-from detinf.probe.engine import EngineIdentity, Outcome
+from detinf.probe.engine import EngineIdentity, Look, Outcome
 from detinf.probe.metrics import Snapshot, parse_metrics
 from detinf.probe.observation import Observation, parse_completion
 from detinf.probe.reasons import InconclusiveError, Reason
@@ -222,16 +222,16 @@ class EngineClient:
         except (aiohttp.ClientError, TimeoutError, UnicodeDecodeError):
             return None
 
-    async def identity(self) -> EngineIdentity | None:
-        """Return who answers now; None where nobody does."""
+    async def look(self) -> Look:
+        """Return who answers now, and what the metrics page says."""
         try:
             async with self.session.get(
                 f"{self.base_url}/health", timeout=aiohttp.ClientTimeout(total=METRICS_SECONDS)
             ) as response:
                 if response.status != 200:
-                    return None
+                    return Look(None, None)
                 boot = response.headers.get(BOOT_HEADER)
         except (aiohttp.ClientError, TimeoutError):
-            return None
+            return Look(None, None)
         snapshot = await self.metrics()
-        return EngineIdentity(boot, snapshot.started if snapshot else None)
+        return Look(EngineIdentity(boot, snapshot.started if snapshot else None), snapshot)

@@ -27,14 +27,29 @@ class EngineIdentity:
     started: float | None
 
 
+@dataclass(frozen=True)
+class Look:
+    """One look at an engine; each check takes two, before it sends and after its last answer."""
+
+    identity: EngineIdentity | None
+    """Who answers; None where nobody does."""
+    metrics: Snapshot | None
+    """What ``/metrics`` says, or None where it does not."""
+
+    def changed(self, after: Look) -> str | None:
+        """Return how the engine's identity is another in a later look, or None."""
+        if self.identity is None or after.identity is None:
+            return "the engine does not answer /health"
+        if self.identity != after.identity:
+            return f"the engine was {self.identity}, and is {after.identity}"
+        return None
+
+
 class Engine(Protocol):
     """One engine that can be asked; no call raises for what an engine can do."""
 
-    async def identity(self) -> EngineIdentity | None:
-        """Return who answers now; None where nobody does."""
-
-    async def metrics(self) -> Snapshot | None:
-        """Return what ``/metrics`` says now, or None where it does not."""
+    async def look(self) -> Look:
+        """Return who answers now, and what the metrics page says."""
 
     async def ask(self, reference: Reference, request_id: str | None = None) -> Outcome:
         """Return the answer to one reference."""

@@ -112,7 +112,7 @@ class Lifetime:
         """Wait for a healthy engine of this boot."""
         self.enter(Phase.WAITING_FOR_ENGINE)
         while True:
-            identity = await self.client.identity()
+            identity = (await self.client.look()).identity
             if identity is not None and identity.boot == self.attested.boot:
                 self.problems = []
                 return

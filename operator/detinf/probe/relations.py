@@ -12,14 +12,14 @@ from dataclasses import dataclass, replace
 from detinf.api.types import Promise
 from detinf.documents import Reference, Verdict, Witness
 from detinf.probe.arithmetic import Sent
-from detinf.probe.engine import Engine, EngineIdentity, Outcome, StepTrace
+from detinf.probe.engine import Engine, Look, Outcome, StepTrace
 from detinf.probe.metrics import Snapshot
 from detinf.probe.observation import Observation
 from detinf.probe.reasons import InconclusiveError, Reason
 from detinf.probe.trace import Window
 from detinf.probe.traced import Proof, decoding, launched, mixed
 from detinf.probe.verdict import Asked, Round, judge
-from detinf.probe.witness import counted_width, traced_width
+from detinf.probe.witness import company, counted_width, traced_width
 
 SOLO = "solo"
 PLUG_TOKENS = 2048
@@ -55,43 +55,39 @@ class Prober:
     trace: StepTrace | None = None
     """The engine's step trace, where the operator runs the engine."""
 
-    async def changed(self, before: EngineIdentity | None) -> str | None:
-        """Return how the engine's identity differs from before, or None."""
-        after = await self.client.identity()
-        if before is None or after is None:
-            return "the engine does not answer /health"
-        if before != after:
-            return f"the engine was {before}, and is {after}"
-        return None
-
     async def repeat(self, reference: Reference) -> tuple[Round, Observation | None]:
         """Ask one reference twice, alone: S01, and the answer where both are equal."""
-        before = await self.client.identity()
+        before = await self.client.look()
         first = await self.client.ask(reference)
         second = await self.client.ask(reference)
-        outcome = self._solo("S01", [_held(reference, first, second)], await self.changed(before))
+        outcome = self._solo("S01", [_held(reference, first, second)], before, await self.client.look())
         return outcome, first if isinstance(first, Observation) and outcome.verdict is Verdict.PASS else None
 
     async def baseline(self, reference: Reference, expected: Observation) -> Round:
         """Ask one reference once, alone: S02 against the baseline."""
-        before = await self.client.identity()
+        before = await self.client.look()
         asked = [Asked(reference, expected, await self.client.ask(reference))]
-        return self._solo("S02", asked, await self.changed(before))
+        return self._solo("S02", asked, before, await self.client.look(), times=1)
 
     async def solo(self, reference: Reference, baseline: Observation | None) -> list[Round]:
         """Ask one reference twice, alone: S01 against itself, and S02 against the baseline where there is one."""
-        before = await self.client.identity()
+        before = await self.client.look()
         first = await self.client.ask(reference)
         second = await self.client.ask(reference)
-        changed = await self.changed(before)
-        rounds = [self._solo("S01", [_held(reference, first, second)], changed)]
+        after = await self.client.look()
+        rounds = [self._solo("S01", [_held(reference, first, second)], before, after)]
         if baseline is not None:
             held = [Asked(reference, baseline, first), Asked(reference, baseline, second)]
-            rounds.append(self._solo("S02", held, changed))
+            rounds.append(self._solo("S02", held, before, after))
         return rounds
 
-    def _solo(self, relation: str, asked: list[Asked], changed: str | None) -> Round:
-        return judge(relation, SOLO, asked, promise=self.promise, engine_changed=changed)
+    def _solo(self, relation: str, asked: list[Asked], before: Look, after: Look, *, times: int = 2) -> Round:
+        # Equality of an answer alone needs no proof; the witness says whether it was alone.
+        reference = asked[0].reference
+        sent = Sent((len(reference.prompt_ids),) * times, (reference.max_tokens,) * times)
+        witness = company(before.metrics, after.metrics, sent)
+        changed = before.changed(after)
+        return judge(relation, SOLO, asked, promise=self.promise, witness=witness, engine_changed=changed)
 
     async def width(
         self, references: Sequence[Reference], expected: Mapping[str, Observation], *, plug_tokens: int = PLUG_TOKENS
@@ -154,12 +150,11 @@ class Prober:
         return min(plug_tokens, self.max_model_len - 2)
 
     async def _run(self, send: Callable[[int | None], Awaitable[Sequence[Outcome]]]) -> Run:
-        before = await self.client.identity()
-        first, position = await self.client.metrics(), self.trace.position() if self.trace else None
+        before, position = await self.client.look(), self.trace.position() if self.trace else None
         answers = await send(position)
         window = self.trace.since(position) if self.trace and position is not None else None
-        last = await self.client.metrics()
-        return Run(answers, window, (first, last), await self.changed(before))
+        after = await self.client.look()
+        return Run(answers, window, (before.metrics, after.metrics), before.changed(after))
 
     def _disturbed(
         self,

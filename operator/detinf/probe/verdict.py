@@ -15,7 +15,7 @@ from detinf.probe.comparison import Difference, compare
 from detinf.probe.observation import Observation
 from detinf.probe.reasons import InconclusiveError, Reason
 
-NO_WITNESS = Witness(kind="None", width=1, detail="nothing to prove: the request was alone")
+NO_WITNESS = Witness(kind="None", width=1, detail="nothing has to be proven")
 
 
 @dataclass(frozen=True)

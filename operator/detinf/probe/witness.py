@@ -9,7 +9,7 @@ import statistics
 from collections.abc import Sequence
 
 from detinf.documents import Witness
-from detinf.probe.arithmetic import Sent, decoded_together, foreign_tokens, read_together
+from detinf.probe.arithmetic import Sent, decoded_together, foreign_tokens, ours_alone, read_together
 from detinf.probe.metrics import Snapshot
 from detinf.probe.trace import Window
 
@@ -39,6 +39,17 @@ def counted_width(before: Snapshot, after: Snapshot, sent: Sent) -> tuple[bool, 
         detail += "; all first tokens in one step (W3)"
     condition = None if width == wanted and foreign == 0 else f"width>={width}"
     return width >= SHARE * wanted, Witness(kind="W2", width=max(1, width), detail=detail), condition
+
+
+def company(before: Snapshot | None, after: Snapshot | None, sent: Sent) -> Witness:
+    """Return whether requests that were sent one after the other were alone in the engine (W6)."""
+    if before is None or after is None:
+        return Witness(kind="None", width=1, detail="nothing has to be proven, and no metrics say who else was served")
+    if ours_alone(before, after, sent):
+        return Witness(kind="W6", width=1, detail="alone: the engine answered nobody else meanwhile")
+    foreign = foreign_tokens(before, after, sent)
+    told = f"{foreign} tokens were generated for others" if foreign > 0 else "the counters do not tell"
+    return Witness(kind="None", width=1, detail=f"nothing has to be proven; in company or not: {told}")
 
 
 def booked_width(width: int, wanted: int) -> int:
