@@ -142,7 +142,7 @@ def explain(error: BaseException, hub: Hub, folder: Path) -> tuple[str, str]:
             f"HTTP {status} with {given}: there is no such repository, or it may not be read with that",
             "correct the repository, or name a token in tokenSecretRef that may read it (gated: accept its terms)",
         )
-    return f"{hub.title} answers with HTTP {status}", "nothing, if that passes: the container is started again"
+    return f"{hub.title} answers with HTTP {status}", "wait: the container is started again, and the download goes on"
 
 
 def main(arguments: list[str]) -> int:

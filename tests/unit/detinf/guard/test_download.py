@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import json
 import re
 import signal
@@ -14,6 +15,7 @@ import urllib.request
 import venv
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -24,6 +26,7 @@ from detinf.api.types import Spec
 from detinf.documents import Attestation, PlanTopology
 from detinf.engines.catalogue import PROFILES
 from detinf.engines.plan import build_plan, model_path
+from detinf.guard.fetch import explain
 from detinf.guard.hubs import HUBS, snapshot_path
 from detinf.guard.layout import REFUSED_EXIT_CODE
 
@@ -287,6 +290,40 @@ def test_two_replicas_that_share_the_claim_download_once(downloading: Downloadin
                 for attestation, process in ((place.attestation, one), (shared / "attestation-guard.json", two)):
                     place.wait_for(attestation, process)
         assert hub.served.count("model.safetensors") == 1
+
+
+class AnsweredError(Exception):
+    """An error as the libraries raise it."""
+
+    def __init__(self, status: int, code: str = "") -> None:
+        super().__init__("https://cdn.example/file?X-Amz-Signature=secret")
+        self.response = SimpleNamespace(status_code=status, headers={"X-Error-Code": code})
+
+
+@pytest.mark.parametrize(
+    ("error", "words"),
+    [
+        (AnsweredError(503), "Hugging Face answers with HTTP 503; wait"),
+        (AnsweredError(429), "Hugging Face answers with HTTP 429; wait"),
+        (AnsweredError(404, "RevisionNotFound"), "HTTP 404: there is no such commit; correct"),
+        (AnsweredError(404, "RepoNotFound"), "HTTP 404 with no token: there is no such repository"),
+        (OSError(errno.EDQUOT, "Disk quota exceeded"), "the cache claim is full"),
+        (TimeoutError("timed out"), "Hugging Face does not answer (TimeoutError); let the pod reach it"),
+        (
+            ValueError("https://cdn.example/?token=secret"),
+            "huggingface_hub failed (ValueError); see the container's log",
+        ),
+    ],
+)
+def test_reason_is_told_without_the_text_of_the_answer(
+    error: Exception, words: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("HF_TOKEN", raising=False)
+    wrapped = RuntimeError("https://cdn.example/file?X-Amz-Signature=secret")
+    wrapped.__cause__ = error
+    told = "; ".join(explain(wrapped, HUBS["huggingFace"], tmp_path / "a/b/c/d"))
+    assert words in told
+    assert "secret" not in told
 
 
 @pytest.mark.parametrize(
