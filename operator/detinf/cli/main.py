@@ -10,6 +10,7 @@ from rich.console import Console
 
 import detinf
 from detinf.api.types import Promise
+from detinf.cli import explain
 from detinf.cli.check import CannotCheckError, Outcome, check, find_model, find_vocabulary, propose_for_check
 from detinf.cli.show import as_json, show
 from detinf.documents import Verdict
@@ -20,6 +21,8 @@ EXIT_CODES = {Verdict.PASS: 0, Verdict.FAIL: 1, Verdict.INCONCLUSIVE: 3}
 app = typer.Typer(no_args_is_help=True, add_completion=False, help="Deterministic inference, attested and measured.")
 probe = typer.Typer(no_args_is_help=True, help="Check engines.")
 app.add_typer(probe, name="probe")
+app.add_typer(explain.profile, name="profile")
+app.command("explain")(explain.explain_command)
 
 
 def _version(value: bool) -> None:
