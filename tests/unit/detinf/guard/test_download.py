@@ -189,6 +189,29 @@ def test_file_that_became_shorter_is_refused_with_the_folder_to_remove(downloadi
             downloading.refused("lacks model.safetensors; remove .*models--Qwen--Qwen3-0.6B from the cache claim")
 
 
+def test_folder_of_an_older_modelscope_is_not_taken_for_the_commit(place: Any) -> None:
+    # Left alone, the library goes on in the folder of its releases before 1.38, whatever revision that holds.
+    downloading = Downloading(place, "modelScope")
+    older = downloading.claim / "models" / "Qwen" / "Qwen3-0___6B"
+    older.mkdir(parents=True)
+    (older / "config.json").write_bytes(b'{"vocab_size": 7}')
+    with downloading.hub():
+        assert place.lifetime().vocabulary.size == 100
+    assert (older / "config.json").read_bytes() == b'{"vocab_size": 7}'
+
+
+def test_node_without_the_devices_is_refused_before_the_download(place: Any) -> None:
+    downloading = Downloading(place, "huggingFace")
+    plan = json.loads((place.folder / "plan.json").read_bytes())
+    plan["topology"]["devices"] = 8
+    (place.folder / "plan.json").write_text(json.dumps(plan, sort_keys=True, separators=(",", ":")))
+    with downloading.hub() as hub:
+        done = place.run()
+    assert done.returncode == REFUSED_EXIT_CODE
+    assert "0 NPUs" in done.stderr
+    assert hub.asked == []
+
+
 def test_file_that_goes_while_the_engine_starts_ends_the_engine(place: Any, tmp_path: Path) -> None:
     downloading = Downloading(place, "huggingFace")
     script = (
