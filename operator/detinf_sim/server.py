@@ -242,11 +242,13 @@ class Server:
         Raises:
             BadRequestError: in vLLM's words.
         """
-        if rank is not None and not rank.isdecimal():
-            raise BadRequestError(f"X-data-parallel-rank must be a number, got {rank!r}")
+        try:
+            number = None if rank is None else int(rank)
+        except ValueError:
+            number = None  # as in vLLM, which ignores it
         for done, each in enumerate(completion.requests):
             try:
-                self.ranks.submit(each, None if rank is None else int(rank))
+                self.ranks.submit(each, number)
             except ValueError as error:
                 for earlier in completion.requests[:done]:
                     self.ranks.abort(earlier.identifier)

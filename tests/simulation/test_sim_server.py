@@ -204,13 +204,14 @@ async def test_data_parallel_rank_is_chosen_by_the_header() -> None:
             async with session.post(f"{url}/v1/completions", json=BODY, headers=headers) as response:
                 assert response.status == 200
         assert [engine.counters.prompt_tokens for engine in server.ranks.engines] == [3, 6]
-        for wrong in ("2", "x", "-1"):
-            headers = {"X-data-parallel-rank": wrong}
+        for strange, status in (("2", 400), ("-1", 400), ("x", 200)):
+            headers = {"X-data-parallel-rank": strange}
             async with session.post(f"{url}/v1/completions", json=BODY, headers=headers) as response:
-                assert response.status == 400
+                assert response.status == status
         async with session.get(f"{url}/metrics") as response:
             page = await response.text()
         assert 'vllm:prompt_tokens_total{engine="1",model_name="sim"} 6' in page
+        assert 'vllm:num_requests_running{engine="0",model_name="sim"} 0' in page
 
 
 async def test_several_api_servers_say_no_start_time_and_count_apart() -> None:
