@@ -17,6 +17,10 @@ if TYPE_CHECKING:
     from detinf_sim.scheduler import SimEngine
 
 
+Disturb = Callable[["SimEngine", int], None]
+Distort = Callable[[Emission, int, random.Random], Emission]
+
+
 @dataclass(frozen=True)
 class Identity:
     """Who answers."""
@@ -49,9 +53,9 @@ class Behaviour:
     words: str
     number: str = ""
     """What the number after its name is, as in ``status:<code>``; none where empty."""
-    disturb: Callable[[SimEngine, int], None] | None = None
+    disturb: Disturb | None = None
     """Before each step of the scheduler: answers stay what they are."""
-    distort: Callable[[Emission, int, random.Random], Emission] | None = None
+    distort: Distort | None = None
     """On each emission: what arrives is not what was computed, and says so."""
     refuse: Callable[[int], Refusal] | None = None
     """Instead of an answer."""

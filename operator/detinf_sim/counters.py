@@ -40,3 +40,9 @@ class Counters:
         """Book answers that are complete. A client that leaves is not booked (measured on 0.32)."""
         for reason in reasons:
             self.finished[reason] = self.finished.get(reason, 0) + 1
+
+    def book_drafts(self, drafts: int, accepted: int) -> None:
+        """Book one verification of drafts."""
+        self.drafts += 1
+        self.draft_tokens += drafts
+        self.accepted_tokens += accepted

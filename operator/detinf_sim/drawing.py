@@ -21,11 +21,11 @@ def draw(model: HashModel, sequence: Sequence, effect: Effect = NOTHING) -> Emis
     state = sequence.state
     if effect.corrupt:
         state = hashlib.blake2b(state + effect.corrupt.encode(), digest_size=16).digest()
-    items = model.distribution(state).items
+    items = distribution_of(state, model.vocabulary_size).items
     if effect.ties:
         items = _ties_reversed(items)
     # Sampling weighs with penalties; what is reported are raw logprobs, as with vLLM's --logprobs-mode raw_logprobs.
-    weighed = _penalised(items, request, sequence.output) if request.penalised else items
+    weighed = _penalised(items, request, sequence.output) if sequence.penalised else items
     if request.temperature > 0:
         place = len(sequence.output) - effect.rewind
         number = uniform(f"{request.seed}:{effect.draw}" if effect.draw else request.seed, place)

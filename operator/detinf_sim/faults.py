@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 
-from detinf_sim.behaviours import BEHAVIOURS, Behaviour, takes
+from detinf_sim.behaviours import BEHAVIOURS, Behaviour, Distort, Disturb, takes
 from detinf_sim.effects import Effect
 from detinf_sim.situation import Situation
 
@@ -308,6 +308,8 @@ class Active:
     known: Mapping[str, Fault] = field(default_factory=lambda: FAULTS)
     faults: list[Fault] = field(init=False, default_factory=list)
     behaviours: list[tuple[Behaviour, int]] = field(init=False, default_factory=list)
+    disturbances: list[tuple[Disturb, int]] = field(init=False, default_factory=list)
+    distortions: list[tuple[Distort, int]] = field(init=False, default_factory=list)
 
     def __post_init__(self) -> None:
         """Switch to what was given."""
@@ -322,6 +324,8 @@ class Active:
         self.names = check_names(names, self.known)
         self.faults = [self.known[name] for name in self.names if name in self.known]
         self.behaviours = [found for name in self.names if name not in self.known and (found := takes(name))]
+        self.disturbances = [(item.disturb, number) for item, number in self.behaviours if item.disturb]
+        self.distortions = [(item.distort, number) for item, number in self.behaviours if item.distort]
 
     def behaviour(self, kind: str) -> int | None:
         """Return the number of a behaviour such as ``status:429`` (0 where it has none), or None where it is off."""

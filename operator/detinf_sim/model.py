@@ -15,6 +15,7 @@ from array import array
 from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
+from sys import byteorder
 
 CANDIDATES = 24
 """Tokens that can be emitted at each position; the others lie far below them."""
@@ -113,7 +114,7 @@ class HashModel:
 
 def packed(token: int) -> bytes:
     """Return the bytes of a token, as ``HashModel.read`` reads them."""
-    return array("I", (token,)).tobytes()
+    return token.to_bytes(4, byteorder)
 
 
 def uniform(seed: int | str, position: int) -> float:

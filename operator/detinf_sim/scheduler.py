@@ -131,7 +131,7 @@ class SimEngine:
         """Put a request that was taken off ``running`` back to the queue, first in line, with nothing computed."""
         self.pool.release(sequence.blocks)
         sequence.blocks = []
-        sequence.computed = 0
+        sequence.room = sequence.computed = 0
         sequence.reading = True
         sequence.preemptions += 1
         self.waiting.appendleft(sequence)
@@ -141,9 +141,8 @@ class SimEngine:
     def step(self, now: float) -> tuple[list[Emission], float]:
         """Run one step; return what it emitted, and the seconds that it took."""
         self.most, self.slowness = self.limits.max_num_seqs, 1.0
-        for behaviour, number in self.faults.behaviours:
-            if behaviour.disturb:
-                behaviour.disturb(self, number)
+        for disturb, number in self.faults.disturbances:
+            disturb(self, number)
         scheduled = self._schedule()
         if not scheduled:
             return [], self.cost.base
@@ -154,11 +153,9 @@ class SimEngine:
         emissions: list[Emission] = []
         booked: dict[int, int] = {}
         for row, (sequence, count) in enumerate(scheduled):
-            emitted, prompt = self._advance(sequence, count, situations[row] if situations else None)
-            if emitted:
+            if tokens := self._advance(sequence, count, situations[row] if situations else None, emissions):
                 server = sequence.request.server
-                booked[server] = booked.get(server, 0) + len(emitted) + prompt
-                emissions += emitted
+                booked[server] = booked.get(server, 0) + tokens
         self._book(emissions, booked)
         prefill_tokens = sum(itertools.compress(record.counts, record.prefilling))
         return emissions, self.slowness * self.cost.seconds(prefill_tokens, record.tokens - prefill_tokens)
@@ -167,10 +164,13 @@ class SimEngine:
         budget = self.limits.max_num_batched_tokens
         scheduled: list[tuple[Sequence, int]] = []
         undisturbed = self._preempted
-        while len(scheduled) < min(len(self.running), self.most) and budget > 0:
-            sequence = self.running[len(scheduled)]
-            count = min(sequence.total - sequence.computed + self._drafts(sequence), budget)
-            if not self._make_room(sequence, count):
+        drafts = bool(self.limits.speculative_tokens)
+        for sequence in self.running[: self.most]:
+            count = sequence.total - sequence.computed
+            if drafts:
+                count += self._drafts(sequence)
+            count = min(count, budget)
+            if not count or (sequence.computed + count > sequence.room and not self._make_room(sequence, count)):
                 break
             scheduled.append((sequence, count))
             budget -= count
@@ -191,19 +191,16 @@ class SimEngine:
         return min(self.limits.speculative_tokens, sequence.request.max_tokens - len(sequence.output) - 1)
 
     def _make_room(self, sequence: Sequence, count: int) -> bool:
-        """Take the blocks that a running request needs, in need from the last; False where it was the last itself."""
-        while True:
-            missing = -(-(sequence.computed + count) // self.limits.block_size) - len(sequence.blocks)
-            if missing <= 0:
-                return True
+        """Take the blocks that a running request needs, in need from the last; False where it lost its own place."""
+        missing = -(-(sequence.computed + count) // self.limits.block_size) - len(sequence.blocks)
+        while sequence in self.running:
             taken = self.pool.take(missing)
             if taken is not None:
                 sequence.blocks += taken
+                sequence.room = len(sequence.blocks) * self.limits.block_size
                 return True
-            last = self.running.pop()
-            self.preempt(last)
-            if last is sequence:
-                return False
+            self.preempt(self.running.pop())
+        return False
 
     def _admit(self, sequence: Sequence, budget: int) -> int:
         """Give a waiting request its first blocks; return how many of its tokens the step holds, 0 where none."""
@@ -220,6 +217,7 @@ class SimEngine:
         if taken is None:
             return 0
         sequence.blocks = taken
+        sequence.room = len(taken) * size
         sequence.computed = sequence.hit = hit
         sequence.named = len(shared)
         if looks_up and not sequence.preemptions:
@@ -239,38 +237,41 @@ class SimEngine:
             sequence.keys.append(next_key(before, sequence.tokens(start, start + size)))
         return sequence.keys[:blocks]
 
-    def _advance(self, sequence: Sequence, count: int, situation: Situation | None) -> tuple[list[Emission], int]:
-        """Compute what the step holds of a request; return its emissions, and the prompt tokens to book for them."""
-        first = not sequence.output
-        drafts = 0 if sequence.reading else count - 1
-        sequence.computed += count - drafts
-        emissions: list[Emission] = []
-        prompt = 0
-        if sequence.computed == sequence.total:
+    def _advance(self, sequence: Sequence, count: int, situation: Situation | None, emissions: list[Emission]) -> int:
+        """Compute what the step holds of a request, and add its emissions; return the tokens to book for them."""
+        booked = 0
+        if sequence.reading and sequence.computed + count < sequence.total:
+            sequence.computed += count
+            if situation:
+                self._strike(sequence, situation)
+        else:
+            if not sequence.output:
+                length = len(sequence.request.prompt)
+                self.counters.prompt_tokens += length
+                booked = length - sequence.first_hit
+            drafts = 0 if sequence.reading else count - 1
             accepted = sequence.state[0] % (drafts + 1) if drafts else 0
+            sequence.reading = False
+            before = len(emissions)
             for verified in range(1 + accepted):
-                emission = self._emit(sequence, replace(situation, verified=verified) if situation else None)
+                if situation is None:
+                    emission = draw(self.model, sequence)
+                else:
+                    emission = self._emit(sequence, replace(situation, verified=verified))
                 sequence.append(emission.token)
-                for behaviour, number in self.faults.behaviours:
-                    if behaviour.distort:
-                        emission = behaviour.distort(emission, number, self.chance)
+                for distort, number in self.faults.distortions:
+                    emission = distort(emission, number, self.chance)
                 emissions.append(emission)
                 if emission.finish_reason:
                     break
             sequence.computed = sequence.total - 1
-            sequence.reading = False
-            if first:
-                prompt = len(sequence.request.prompt) - sequence.first_hit
-                self.counters.prompt_tokens += len(sequence.request.prompt)
+            emitted = len(emissions) - before
+            booked += emitted
             if drafts:
-                self.counters.drafts += 1
-                self.counters.draft_tokens += drafts
-                self.counters.accepted_tokens += len(emissions) - 1
-        elif situation:
-            self._strike(sequence, situation)
+                self.counters.book_drafts(drafts, emitted - 1)
         if self.limits.prefix_caching:
             self._share(sequence)
-        return emissions, prompt
+        return booked
 
     def _share(self, sequence: Sequence) -> None:
         """Let others find the blocks that are full."""
@@ -281,9 +282,7 @@ class SimEngine:
                 self.pool.name(sequence.blocks[index], keys[index])
             sequence.named = full
 
-    def _emit(self, sequence: Sequence, situation: Situation | None) -> Emission:
-        if situation is None:
-            return draw(self.model, sequence)
+    def _emit(self, sequence: Sequence, situation: Situation) -> Emission:
         effects = self._strike(sequence, situation)
         emission = draw(self.model, sequence, sum(effects.values(), NOTHING))
         for name in effects:
@@ -306,9 +305,10 @@ class SimEngine:
         return now | sequence.wounds
 
     def _record(self, scheduled: list[tuple[Sequence, int]], now: float) -> StepRecord:
-        prefilling = tuple(sequence.reading for sequence, _ in scheduled)
+        # Lists are made faster than generators run, and this is done in every step.
+        prefilling = tuple([sequence.reading for sequence, _ in scheduled])
         prefills = sum(prefilling)
-        counts = tuple(count for _, count in scheduled)
+        counts = tuple([count for _, count in scheduled])
         record = StepRecord(
             self.steps,
             now + self.clock_offset,
@@ -316,9 +316,9 @@ class SimEngine:
             len(scheduled),
             prefills,
             len(scheduled) - prefills,
-            tuple(sequence.identifier for sequence, _ in scheduled),
+            tuple([sequence.identifier for sequence, _ in scheduled]),
             counts,
-            tuple(sequence.computed for sequence, _ in scheduled),
+            tuple([sequence.computed for sequence, _ in scheduled]),
             prefilling,
             len(self.waiting),
             self._preempted,

@@ -76,10 +76,12 @@ class Sequence:
         "keys",
         "named",
         "output",
+        "penalised",
         "preemptions",
         "reader",
         "reading",
         "request",
+        "room",
         "state",
         "total",
         "wounds",
@@ -89,6 +91,7 @@ class Sequence:
         """Queue a request."""
         self.request = request
         self.identifier = request.identifier
+        self.penalised = request.penalised
         self.reader: hashlib.blake2b = model.read(request.prompt, request.adapter)
         self.state: bytes = self.reader.digest()
         self.output: list[int] = []
@@ -104,6 +107,8 @@ class Sequence:
         """The same when it was first admitted, as in ``usage``; -1 before that."""
         self.preemptions = 0
         self.blocks: list[int] = []
+        self.room = 0
+        """Tokens that its blocks have room for."""
         self.keys: list[bytes] = []
         """The prefix cache's keys of its full blocks, as far as they were needed."""
         self.named = 0
