@@ -7,7 +7,7 @@ export PYTHONPATH := tools/cluster
 export PYTHONDONTWRITEBYTECODE := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help try demo demo-down test e2e test-vllm check format generate lock cluster-up cluster-down images bench clean
+.PHONY: help try demo demo-down test test-python test-cluster e2e test-vllm check format generate lock cluster-up cluster-down images bench clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' Makefile
@@ -22,9 +22,14 @@ demo: venv ## the main job on a real cluster, from nothing (ENGINE=vllm-cpu: wit
 demo-down: venv ## end the demo's cluster
 	@$(BIN)/python tools/demo --down
 
-test: venv check ## lint, types, layers, drift; unit, property, simulation and control-plane tests
+test: venv check test-python test-cluster ## lint, types, layers, drift; unit, property, simulation and control-plane tests
+
+test-python: venv ## the tests that need nothing but Python
+	@$(BIN)/pytest -m "not e2e and not vllm and not cluster" --junitxml build/junit-python.xml
+
+test-cluster: venv ## the tests that need a control plane (builds Kubernetes and helm the first time)
 	@$(BIN)/python -m detinf_cluster build kube helm
-	@$(BIN)/pytest -m "not e2e and not vllm" --junitxml build/junit-test.xml
+	@$(BIN)/pytest -m "cluster and not e2e and not vllm" --junitxml build/junit-cluster.xml
 
 e2e: venv ## the node tests: real kubelet and containers (root on Linux)
 	@$(BIN)/pytest tests/e2e -m e2e --timeout 1800 --junitxml build/junit-e2e.xml
