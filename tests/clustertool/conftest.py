@@ -5,7 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from http.server import ThreadingHTTPServer
 from pathlib import Path
 
@@ -15,9 +15,7 @@ HERE = Path(__file__).resolve().parent
 sys.path[:0] = [str(HERE), str(HERE.parents[1] / "tools" / "cluster")]
 
 from download_site import Site, handler  # noqa: E402 - found through the line above
-from tool_environment import environment, release_environment  # noqa: E402 - as above
-
-Command = Callable[..., subprocess.CompletedProcess[str]]
+from tool_environment import Command, environment, release_environment  # noqa: E402 - as above
 
 
 @pytest.fixture

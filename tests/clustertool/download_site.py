@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import io
 import tarfile
@@ -91,9 +92,10 @@ def handler(site: Site) -> type[BaseHTTPRequestHandler]:
             with opened as file:
                 file.seek(start)
                 left = size - start if answer.cut is None else answer.cut
-                while left and (data := file.read(min(left, 1 << 18))):
-                    self.wfile.write(data)
-                    left -= len(data)
+                with contextlib.suppress(ConnectionError):  # whoever asked may have been killed
+                    while left and (data := file.read(min(left, 1 << 18))):
+                        self.wfile.write(data)
+                        left -= len(data)
             if answer.stall:
                 site.stalled.set()
                 site.closing.wait(60)

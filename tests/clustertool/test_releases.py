@@ -118,6 +118,7 @@ def test_slow_download_shows_how_far_it_is(
 def test_site_without_ranges_is_read_from_the_start_again(site: Site) -> None:
     site.answers[PATH] = [Answer(cut=400_000), Answer(ranges=False)]
     assert releases.program("kube-proxy").read_bytes() == CONTENT
+    assert site.asked(PATH) == [0, 400_000]
 
 
 @pytest.mark.parametrize("beginning", [b"x" * 5000, CONTENT + b"surplus"], ids=["of another file", "longer than all"])
@@ -135,6 +136,15 @@ def test_whole_download_that_lacks_only_its_name_is_not_fetched_again(site: Site
     (folder / "kube-proxy.part").write_bytes(CONTENT)
     assert releases.program("kube-proxy").read_bytes() == CONTENT
     assert site.asked(PATH) == []
+
+
+def test_full_disk_is_told_and_not_tried_again(site: Site) -> None:
+    part = cache_dir() / "releases" / f"{VERSION}-amd64" / "kube-proxy.part"
+    part.parent.mkdir(parents=True)
+    part.symlink_to("/dev/full")
+    with pytest.raises(ClusterError, match=f"{part}: No space left on device"):
+        releases.program("kube-proxy")
+    assert site.asked(PATH) == [0]
 
 
 def test_missing_file_is_told_at_once(site: Site) -> None:

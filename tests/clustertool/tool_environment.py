@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import os
+import subprocess
+from collections.abc import Callable
 from pathlib import Path
 
 from download_site import Site
 
+Command = Callable[..., subprocess.CompletedProcess[str]]
 TOOL = Path(__file__).resolve().parents[2] / "tools" / "cluster"
 
 

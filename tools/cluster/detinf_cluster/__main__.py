@@ -10,7 +10,7 @@ import sys
 import threading
 from pathlib import Path
 
-from detinf_cluster.cache import ClusterError, cluster_dir, say
+from detinf_cluster.cache import ClusterError, alone, cluster_dir, say
 
 EPILOG = """\
 examples:
@@ -52,7 +52,7 @@ def parser() -> argparse.ArgumentParser:
         "controllers on loopback, in the foreground (default: %(default)s)",
     )
     down = command("down", "end a cluster and remove what it leaves; nothing is done where there is none")
-    status = command("status", "say whether a cluster is up (exit code 1: it is not)")
+    status = command("status", "say whether a cluster of the node size is up (exit code 1: it is not)")
     kubeconfig = command("kubeconfig", "print the path of a cluster's kubeconfig")
     kubectl = command("kubectl", "run kubectl on a cluster: kubectl --name NAME -- get pods")
     load = command("load-image", "import an OCI archive into a cluster's node")
@@ -66,8 +66,8 @@ def parser() -> argparse.ArgumentParser:
     )
     for one in (up, build, kubectl):
         one.add_argument("--from", dest="source", metavar="SOURCE", help="build, release or a folder; see above")
-    relay = commands.add_parser("relay")  # internal: forward a loopback port to a cluster's socket
-    relay.add_argument("port", type=int)
+    relay = commands.add_parser("relay")  # internal: forward a listening socket to a cluster's socket
+    relay.add_argument("descriptor", type=int)
     relay.add_argument("socket", type=Path)
     return top
 
@@ -76,8 +76,8 @@ def control_plane(name: str) -> int:
     """Run a control plane in the foreground, until it is interrupted."""
     from detinf_cluster.control_plane import ControlPlane
 
-    folder = cluster_dir(name)
-    with ControlPlane(folder) as cluster:
+    running = f"{name} is a control plane in the foreground of process {os.getpid()}; Ctrl-C there ends it"
+    with alone(name, running), ControlPlane(cluster_dir(name)) as cluster:
         say(f"{name}: control plane up after {cluster.seconds:.1f} s; KUBECONFIG={cluster.kubeconfig}; Ctrl-C ends it")
         ending = threading.Event()
         for number in (signal.SIGTERM, signal.SIGINT):
@@ -122,7 +122,7 @@ def main() -> int:
 
         from detinf_cluster.relay import listen_outside
 
-        asyncio.run(listen_outside(options.port, options.socket))
+        asyncio.run(listen_outside(options.descriptor, options.socket))
         return 0
     if options.command == "up" and options.size == "control-plane":
         return control_plane(options.name)
@@ -160,9 +160,9 @@ def run() -> int:
     try:
         return main()
     except ClusterError as error:
-        print(f"cluster: {error}", file=sys.stderr)
+        print(f"cluster: {' '.join(str(error).split())}", file=sys.stderr)
     except OSError as error:  # a full disk, a folder that may not be written
-        print(f"cluster: {error.filename or 'input/output'}: {error.strerror or error}", file=sys.stderr)
+        print(f"cluster: {f'{error.filename}: ' if error.filename else ''}{error.strerror or error}", file=sys.stderr)
     except KeyboardInterrupt:
         print("cluster: interrupted", file=sys.stderr)
         return 130

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import os
 import shutil
@@ -13,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from detinf_cluster import debian
-from detinf_cluster.cache import HERE, ClusterError, cache_dir, say
+from detinf_cluster.cache import HERE, ClusterError, cache_dir, locked, say
 
 VERSION = "v1.36.3"
 MAJOR, MINOR = VERSION.lstrip("v").split(".")[:2]
@@ -86,8 +85,7 @@ def binary(name: str) -> Path:
     if name == "runc":
         debian.require(debian.RUNC)
     target.parent.mkdir(parents=True, exist_ok=True)
-    with (cache_dir() / f"build-{name}.lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)  # another process may be building the same
+    with locked(cache_dir() / f"build-{name}.lock", f"another process is building {name}; waiting for it"):
         if not target.is_file():
             _build(program, source, target)
     return target

@@ -10,7 +10,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from detinf_cluster.cache import cache_dir
+from detinf_cluster.cache import ClusterError, cache_dir, say
 from detinf_cluster.certificates import Authority, write_kubeconfig
 from detinf_cluster.processes import Processes, answers, free_port, wait_until
 from detinf_cluster.sources import CONTROL_PLANE, link, say_version
@@ -59,9 +59,9 @@ class ControlPlane:
             parent.mkdir(parents=True, exist_ok=True)
             self.folder = Path(tempfile.mkdtemp(prefix="test-", dir=parent))
             self.temporary = True
+            _forget_crashed(parent)
         self.bin = link(self.folder / "bin", CONTROL_PLANE)
         say_version(self.bin / "kube-apiserver")
-        self.port = self.port or free_port()
         self.pki = self.folder / "pki"
         self.audit_log = self.folder / "audit.log"
         self.kubeconfig = self.folder / "kubeconfig"
@@ -72,14 +72,28 @@ class ControlPlane:
         authority.issue("admin", "admin", "system:masters")
         authority.issue("kubelet-client", "kube-apiserver-kubelet-client", "system:masters")
         self.authority = authority
-        self.url = f"https://{self.address}:{self.port}"
-        write_kubeconfig(self.kubeconfig, self.url, self.pki, "admin")
         try:
-            self._start_parts()
+            self._start_on_ports()
         except BaseException:
             self.stop()
             raise
         self.seconds = time.monotonic() - began
+
+    def _start_on_ports(self) -> None:
+        """Start the parts; with other ports where somebody was quicker to take one that was free."""
+        given = self.port
+        for tries_left in (2, 1, 0):
+            self.port = given or free_port()
+            self.url = f"https://{self.address}:{self.port}"
+            write_kubeconfig(self.kubeconfig, self.url, self.pki, "admin")
+            try:
+                return self._start_parts()
+            except ClusterError as error:
+                if "address already in use" not in str(error) or not tries_left:
+                    raise
+                say("a port was taken meanwhile; starting again with others")
+                self.processes.stop()
+        return None
 
     def _start_parts(self) -> None:
         assert self.folder is not None  # noqa: S101 - set by start
@@ -168,3 +182,10 @@ class ControlPlane:
     ) -> None:
         """Stop."""
         self.stop()
+
+
+def _forget_crashed(parent: Path) -> None:
+    """Remove temporary folders that a killed test run left, a day later."""
+    for old in parent.glob("test-*"):
+        if time.time() - old.stat().st_mtime > 86400:
+            shutil.rmtree(old, ignore_errors=True)

@@ -7,7 +7,7 @@ import shutil
 import subprocess
 from collections.abc import Mapping
 
-from detinf_cluster.cache import ClusterError, say
+from detinf_cluster.cache import ClusterError, cache_dir, locked, say
 
 NODE = {
     "containerd": "containerd",
@@ -41,7 +41,12 @@ def require(tools: Mapping[str, str]) -> None:
     say(f"installing Debian packages: {', '.join(missing)} (about 20 s)")
     environment = os.environ | {"DEBIAN_FRONTEND": "noninteractive"}
     install = ["apt-get", "install", "-y", "-q", "--no-install-recommends", *missing]
-    for command in (["apt-get", "update", "-q"], install):
-        done = subprocess.run(command, check=False, capture_output=True, text=True, env=environment)
-        if done.returncode:
-            raise ClusterError(f"{' '.join(command)} failed: {(done.stderr or done.stdout).strip()[-400:]}")
+    # apt-get update waits for nobody.
+    with locked(cache_dir() / "apt.lock", "another process installs Debian packages; waiting for it"):
+        for command in (["apt-get", "update", "-q"], install):
+            done = subprocess.run(command, check=False, capture_output=True, text=True, env=environment)
+            if done.returncode:
+                raise ClusterError(
+                    f"missing: {', '.join(missing)}; {' '.join(command)} failed: "
+                    f"{(done.stderr or done.stdout).strip()[-400:]}"
+                )

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -15,10 +15,10 @@ from pathlib import Path
 
 from detinf_cluster import debian
 from detinf_cluster.build import binary
-from detinf_cluster.cache import HERE, ClusterError, cache_dir, cluster_dir, say
+from detinf_cluster.cache import HERE, ClusterError, alone, cache_dir, cluster_dir, say
 from detinf_cluster.certificates import write_kubeconfig
 from detinf_cluster.node import cgroup_roots
-from detinf_cluster.processes import free_port, is_alive
+from detinf_cluster.processes import is_alive
 from detinf_cluster.sources import CONTROL_PLANE, NODE, link, programs
 
 _OUTLIVING: list[subprocess.Popen[bytes]] = []
@@ -26,6 +26,8 @@ _OUTLIVING: list[subprocess.Popen[bytes]] = []
 
 UP_SECONDS = 240
 DOWN_SECONDS = 40
+NEEDED_MIB = 400
+"""etcd alone reserves 128 MiB for its log; a cluster without images takes some 200."""
 
 
 @dataclass(frozen=True)
@@ -45,6 +47,11 @@ class Cluster:
         return self.folder / "kubeconfig"
 
     @property
+    def socket(self) -> Path:
+        """The API server's, for the forwarder."""
+        return self.folder / "api.sock"
+
+    @property
     def kubectl(self) -> str:
         """The kubectl of the same binary."""
         return str(self.folder / "control" / "bin" / "kubectl")
@@ -55,23 +62,25 @@ class Cluster:
         return f"detinf-{self.name}"
 
     def state(self) -> dict[str, int]:
-        """Return the process ids and the port that were noted; empty where there is no cluster."""
-        try:
-            parsed: dict[str, int] = json.loads((self.folder / "state.json").read_text(encoding="utf-8"))
-        except (OSError, ValueError):
-            return {}
-        return parsed
+        """Return its first process and its forwarder by id, as far as they run.
+
+        They are found by their command lines: a note would be lost on a full disk, and ids are used again.
+        """
+        found: dict[str, int] = {}
+        for entry in Path("/proc").iterdir():
+            if not entry.name.isdigit():
+                continue
+            with contextlib.suppress(OSError):
+                words = (entry / "cmdline").read_bytes().decode(errors="replace").split("\0")
+                if "relay" in words and str(self.socket) in words:
+                    found["relay"] = int(entry.name)
+                elif words[0] == "unshare" and "detinf_cluster.node" in words and str(self.folder) in words:
+                    found["inside"] = int(entry.name)
+        return found
 
     def is_up(self) -> bool:
-        """Return whether its processes are alive."""
-        state = self.state()
-        return bool(state) and all(is_alive(state[key]) and self._is_ours(state[key]) for key in ("inside", "relay"))
-
-    def _is_ours(self, process: int) -> bool:
-        """Return whether a process id is still the process that we started; ids are used again."""
-        with contextlib.suppress(OSError):
-            return str(self.folder) in Path(f"/proc/{process}/cmdline").read_text().replace("\0", " ")
-        return False
+        """Return whether it came up, and its processes are alive."""
+        return self.kubeconfig.exists() and len(self.state()) == 2
 
     def up(self) -> None:
         """Bring it up; nothing is done where it is up.
@@ -79,53 +88,61 @@ class Cluster:
         Raises:
             ClusterError: where this machine cannot, or a part does not come up.
         """
-        if sys.platform != "linux":
-            raise ClusterError("the node size needs Linux; use an existing cluster with KUBECONFIG=... instead")
         if os.geteuid() != 0:
-            raise ClusterError("the node size needs root (namespaces, cgroups, a kubelet); run it with sudo")
-        if self.is_up():
-            say(f"{self.name} is up already")
-            return
+            raise ClusterError(
+                "the node size needs root (namespaces, cgroups, a kubelet); use sudo -E, or --size control-plane"
+            )
+        with alone(self.name):
+            if self.is_up():
+                say(f"{self.name} is up already; KUBECONFIG={self.kubeconfig}")
+            else:
+                self._bring_up()
+
+    def _bring_up(self) -> None:
         debian.require(debian.NODE)
         programs((*CONTROL_PLANE, *NODE))
         for program in ("pause", "runc"):
             binary(program)
         self.clean()
         self.folder.mkdir(parents=True)
+        free = shutil.disk_usage(self.folder).free
+        if free < NEEDED_MIB << 20:
+            self.clean()
+            raise ClusterError(
+                f"the disk of {self.folder} has {free >> 20} MiB left, and a cluster needs {NEEDED_MIB}; make room, or "
+                "name a folder on another disk with DETINF_CACHE"
+            )
+        try:
+            self._start()
+        except BaseException as error:
+            self._end()
+            if _is_full(self.folder):
+                raise ClusterError(f"the disk of {self.folder} is full; make room, and start it again") from error
+            raise
+
+    def _start(self) -> None:
+        """Start what a cluster is from the outside, and wait until the inside is ready."""
         began = time.monotonic()
         say(f"{self.name}: starting in namespaces of its own (about 20 s)")
         log = self.folder / "up.log"
-        environment = os.environ | {"PYTHONPATH": str(HERE), "PYTHONUNBUFFERED": "1"}
-        with log.open("wb") as output:
-            inside = subprocess.Popen(
-                [
-                    *("unshare", "--net", "--mount", "--pid", "--fork", "--kill-child", "--mount-proc"),
-                    *(sys.executable, "-m", "detinf_cluster.node", str(self.folder), self.cgroup),
-                ],
-                stdin=subprocess.DEVNULL,
-                stdout=output,
-                stderr=subprocess.STDOUT,
-                start_new_session=True,
-                env=environment,
+        inside = _start_outliving(
+            [
+                *("unshare", "--net", "--mount", "--pid", "--fork", "--kill-child", "--mount-proc"),
+                *(sys.executable, "-m", "detinf_cluster.node", str(self.folder), self.cgroup),
+            ],
+            log,
+        )
+        with socket.create_server(("127.0.0.1", 0)) as listener:
+            # Handed over while it listens: nobody can take the port in between.
+            relay = _start_outliving(
+                [sys.executable, "-m", "detinf_cluster", "relay", str(listener.fileno()), str(self.socket)],
+                self.folder / "relay.log",
+                listener.fileno(),
             )
-        port = free_port()
-        with (self.folder / "relay.log").open("wb") as output:
-            relay = subprocess.Popen(
-                [sys.executable, "-m", "detinf_cluster", "relay", str(port), str(self.folder / "api.sock")],
-                stdin=subprocess.DEVNULL,
-                stdout=output,
-                stderr=subprocess.STDOUT,
-                start_new_session=True,
-                env=environment,
-            )
-        _OUTLIVING.extend((inside, relay))
-        note = {"inside": inside.pid, "relay": relay.pid, "port": port}
-        (self.folder / "state.json").write_text(json.dumps(note), encoding="utf-8")
-        try:
-            self._follow(log, inside)
-        except BaseException:
-            self.down(keep_logs=True)
-            raise
+            port = listener.getsockname()[1]
+        self._follow(log, inside)
+        if relay.poll() is not None:
+            raise ClusterError(f"{self.name}: the forwarder ended with {relay.returncode}; see {self.folder}/relay.log")
         write_kubeconfig(self.kubeconfig, f"https://127.0.0.1:{port}", self.folder / "control" / "pki", "admin")
         say(f"{self.name}: up after {time.monotonic() - began:.0f} s; KUBECONFIG={self.kubeconfig}")
 
@@ -148,28 +165,21 @@ class Cluster:
                 raise ClusterError(f"{self.name}: not up after {UP_SECONDS} s; logs: {self.folder}/logs")
             time.sleep(0.2)
 
-    def down(self, *, keep_logs: bool = False) -> None:
-        """End it, and remove what it leaves: processes by id, then cgroups, then the folder."""
-        state = self.state()
-        for key in ("inside", "relay"):
-            process = state.get(key)
-            if process and is_alive(process) and self._is_ours(process):
-                end(process)
-        self.clean(keep_logs=keep_logs)
+    def down(self) -> None:
+        """End it, and remove what it leaves; nothing is done where there is none."""
+        with alone(self.name):
+            self.clean()
 
-    def clean(self, *, keep_logs: bool = False) -> None:
-        """Remove cgroups and the folder of a cluster that does not run, a crashed one's included."""
-        state = self.state()
-        process = state.get("inside")
-        if process and is_alive(process) and self._is_ours(process):
+    def _end(self) -> None:
+        """End its processes, a crashed one's included, and remove their cgroups; the logs stay."""
+        for process in self.state().values():
             end(process)
         for controller in cgroup_roots():
             remove_cgroup(controller / self.cgroup)
-        if not self.folder.exists():
-            return
-        if keep_logs:
-            (self.folder / "state.json").unlink(missing_ok=True)
-            return
+
+    def clean(self) -> None:
+        """End it, and remove its folder."""
+        self._end()
         limit = time.monotonic() + DOWN_SECONDS
         while self.folder.exists():
             # The mounts vanish with the last process of the namespace, which may take a moment.
@@ -212,6 +222,28 @@ class Cluster:
         if done.returncode:
             raise ClusterError(f"{' '.join(command)}: {(done.stderr or done.stdout).strip()[-500:]}")
         return done.stdout
+
+
+def _is_full(folder: Path) -> bool:
+    """Return whether a disk has no room left, or no room for another file."""
+    disk = os.statvfs(folder)
+    return disk.f_bavail * disk.f_frsize < 16 << 20 or 0 <= disk.f_favail < 16 < disk.f_files
+
+
+def _start_outliving(command: list[str], log: Path, *descriptors: int) -> subprocess.Popen[bytes]:
+    """Start a process that runs on when this command has ended."""
+    with log.open("wb") as output:
+        process = subprocess.Popen(
+            command,
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+            env=os.environ | {"PYTHONPATH": str(HERE), "PYTHONUNBUFFERED": "1"},
+            pass_fds=descriptors,
+        )
+    _OUTLIVING.append(process)
+    return process
 
 
 def end(process: int) -> None:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import socket
 from pathlib import Path
 
 
@@ -42,8 +43,8 @@ async def listen_inside(path: Path, host: str, port: int) -> None:
         await server.serve_forever()
 
 
-async def listen_outside(port: int, path: Path) -> None:
-    """Accept on a loopback port, and connect to a unix socket."""
+async def listen_outside(descriptor: int, path: Path) -> None:
+    """Accept on a socket that listens already, and connect to a unix socket."""
 
     async def accept(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:
@@ -53,6 +54,6 @@ async def listen_outside(port: int, path: Path) -> None:
             return
         await _join(reader, writer, other)
 
-    server = await asyncio.start_server(accept, "127.0.0.1", port)
+    server = await asyncio.start_server(accept, sock=socket.socket(fileno=descriptor))
     async with server:
         await server.serve_forever()

@@ -7,7 +7,6 @@ Kubernetes' programs come from ``BASE/VERSION/bin/linux/ARCH/NAME`` with ``NAME.
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import http.client
 import os
@@ -27,7 +26,7 @@ import stamina
 from stamina.instrumentation import RetryDetails, set_on_retry_hooks
 
 from detinf_cluster.build import VERSION
-from detinf_cluster.cache import ClusterError, cache_dir, say
+from detinf_cluster.cache import ClusterError, cache_dir, locked, say
 
 KUBERNETES = ("DETINF_KUBERNETES_RELEASES", "https://dl.k8s.io")
 ETCD = ("DETINF_ETCD_RELEASES", "https://github.com/etcd-io/etcd/releases/download")
@@ -74,8 +73,7 @@ def program(name: str) -> Path:
     if target.is_file():
         return target
     target.parent.mkdir(parents=True, exist_ok=True)
-    with target.with_suffix(".lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)  # another process may be downloading the same
+    with locked(target.with_suffix(".lock"), f"another process is downloading {name}; waiting for it"):
         if not target.is_file():
             part = target.with_suffix(".part")
             try:
@@ -137,11 +135,14 @@ def _continue(url: str, part: Path, digest: str) -> None:
         total = have + int(response.headers.get("Content-Length") or 0)
         say(f"downloading {url}, {have >> 20} of {total >> 20} MiB are there")
         progress = _Progress(url.rpartition("/")[2], have, total)
-        with part.open("ab" if resumed else "wb") as file:
-            while data := _read(lambda: response.read1(_CHUNK), url):
-                file.write(data)
-                have += len(data)
-                progress.tell(have)
+        try:
+            with part.open("ab" if resumed else "wb") as file:
+                while data := _read(lambda: response.read1(_CHUNK), url):
+                    file.write(data)
+                    have += len(data)
+                    progress.tell(have)
+        except OSError as error:  # the disk's: the network's has another name
+            raise ClusterError(f"{part}: {error.strerror}") from None
     if have < total:
         raise InterruptedDownloadError(f"{url} broke off at {have >> 20} of {total >> 20} MiB")
     found = _sha256(part)

@@ -11,7 +11,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from detinf_cluster.cache import ClusterError, cache_dir, say
+from detinf_cluster.cache import ClusterError, cache_dir, locked, say
 from images.build_base import IMAGE as BASE_IMAGE
 from images.build_base import build_base, buildah
 
@@ -63,8 +63,20 @@ def build(target: str) -> Path:
     folder = cache_dir() / "images"
     folder.mkdir(parents=True, exist_ok=True)
     archive = folder / f"{target}-{inputs_digest(target)}.tar"
-    if archive.is_file():
-        return archive
+    # One at a time: two checkouts build under the same names.
+    with locked(cache_dir() / "build-images.lock", "another process is building images; waiting for it"):
+        if archive.is_file():
+            archive.touch()  # in use
+        else:
+            _build(target, archive)
+    for old in folder.glob(f"{target}-*.tar"):
+        # Another checkout's may be in use; a day after its last use it is not.
+        if old != archive and time.time() - old.stat().st_mtime > 86400:
+            old.unlink(missing_ok=True)
+    return archive
+
+
+def _build(target: str, archive: Path) -> None:
     base = build_base()
     began = time.monotonic()
     say(f"image {target} (about 60 s from nothing, 10 s after a change of the source)")
@@ -78,11 +90,7 @@ def build(target: str) -> Path:
     draft.unlink(missing_ok=True)
     buildah("push", "-q", "--disable-compression", image_name(target), f"oci-archive:{draft}:{image_name(target)}")
     draft.rename(archive)
-    for old in folder.glob(f"{target}-*.tar"):
-        if old != archive:
-            old.unlink()
     say(f"image {target}: {archive.stat().st_size / 2**20:.0f} MiB, after {time.monotonic() - began:.0f} s")
-    return archive
 
 
 def main() -> int:
