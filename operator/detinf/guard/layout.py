@@ -27,7 +27,7 @@ PODINFO_DIR = "/detinf/podinfo"
 """Downward API: ``labels`` and ``annotations``, in the kubelet's ``key="value"`` lines."""
 
 MODEL_DIR = "/models"
-"""Where the model source is mounted, read-only."""
+"""Where the model source is mounted: read-only, but for the cache claim of a hub."""
 
 TERMINATION_LOG = "/dev/termination-log"
 
