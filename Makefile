@@ -28,7 +28,7 @@ test-python: venv ## the tests that need nothing but Python
 	@$(BIN)/pytest -m "not e2e and not vllm and not cluster" --junitxml build/junit-python.xml
 
 test-cluster: venv ## the tests that need a control plane (builds Kubernetes and helm the first time)
-	@$(BIN)/python -m detinf_cluster build kube helm
+	@$(BIN)/python -m detinf_cluster build kube helm health
 	@$(BIN)/pytest -m "cluster and not e2e and not vllm" --junitxml build/junit-cluster.xml
 
 e2e: venv ## the node tests: real kubelet and containers (root on Linux)

@@ -18,7 +18,6 @@ ROOT = Path(__file__).resolve().parents[2]
 EXAMPLES = sorted((ROOT / "examples").glob("*.yaml"))
 STRICT = ("--server-side", "--validate=strict")
 CLAIM = {"persistentVolumeClaim": {"claimName": "models"}}
-HUB = {"repository": "Qwen/Qwen3-8B", "revision": "0123456789abcdef" * 2 + "01234567", "cacheClaimName": "cache"}
 
 Kubectl = Callable[..., str]
 
@@ -50,6 +49,8 @@ def test_the_definition_is_taken_strictly_and_established(kubectl: Kubectl, defi
 
 @pytest.mark.parametrize("path", EXAMPLES, ids=[path.stem for path in EXAMPLES])
 def test_an_example_is_taken_strictly_and_a_second_time_changes_nothing(kubectl: Kubectl, path: Path) -> None:
+    kubectl("apply", *STRICT, "-f", str(path))
+    # The second request stores the default of the status, which a create cannot; the controller is there before.
     first = json.loads(kubectl("apply", *STRICT, "-f", str(path), "-o", "json"))
     second = json.loads(kubectl("apply", *STRICT, "-f", str(path), "-o", "json"))
     assert second["metadata"]["resourceVersion"] == first["metadata"]["resourceVersion"]
@@ -125,112 +126,6 @@ def test_everything_that_the_resource_has_is_taken(kubectl: Kubectl) -> None:
     assert stored["spec"] == resource["spec"]
 
 
-BAD = [
-    # Path and value; then what the answer has to name: the field, and the remedy.
-    ("spec.model.source", {}, "spec.model.source", "exactly one of persistentVolumeClaim, hostPath"),
-    ("spec.model.source", {**CLAIM, "hostPath": {"path": "/a"}}, "spec.model.source", "set one, remove the others"),
-    ("spec.model.source", {**CLAIM, "modelScope": HUB}, "spec.model.source", "set one, remove the others"),
-    ("spec.model.source", {"huggingFace": HUB, "modelScope": HUB}, "spec.model.source", "exactly one of"),
-    (
-        "spec.model.source",
-        {"huggingFace": HUB | {"revision": "main"}},
-        "spec.model.source.huggingFace.revision",
-        "must be a full commit, 40 hexadecimal digits",
-    ),
-    (
-        "spec.model.source",
-        {"modelScope": HUB | {"revision": "v1.0"}},
-        "spec.model.source.modelScope.revision",
-        "a branch or a tag moves",
-    ),
-    (
-        "spec.model.source",
-        {"huggingFace": HUB | {"repository": "gpt2"}},
-        "spec.model.source.huggingFace.repository",
-        "must be OWNER/NAME",
-    ),
-    ("spec.model.source", {"huggingFace": HUB | {"repository": "a/../b"}}, "huggingFace.repository", "OWNER/NAME"),
-    ("spec.model.source", {"huggingFace": HUB | {"cacheClaimName": "A b"}}, "cacheClaimName", "lower-case letters"),
-    (
-        "spec.model.source",
-        {"huggingFace": HUB | {"tokenSecretRef": {"name": "hf"}}},
-        "spec.model.source.huggingFace.tokenSecretRef.key",
-        "Required value",
-    ),
-    (
-        "spec.model.source",
-        {"huggingFace": HUB | {"tokenSecretRef": {"name": "hf", "key": "a b"}}},
-        "spec.model.source.huggingFace.tokenSecretRef.key",
-        "must be a key of the Secret",
-    ),
-    (
-        "spec.model.source",
-        {"huggingFace": {key: value for key, value in HUB.items() if key != "cacheClaimName"}},
-        "spec.model.source.huggingFace.cacheClaimName",
-        "Required value",
-    ),
-    ("spec.model.source", {"hostPath": {"path": "a/b"}}, "spec.model.source.hostPath.path", "must be the absolute"),
-    ("spec.model.source", {"hostPath": {"path": "/a/../b"}}, "spec.model.source.hostPath.path", "without '.', '..'"),
-    ("spec.model.source", {"hostPath": {"path": "/"}}, "spec.model.source.hostPath.path", "such as /data/models"),
-    ("spec.model.source.persistentVolumeClaim.path", "/a", "persistentVolumeClaim.path", "relative to the claim's"),
-    ("spec.model.source.persistentVolumeClaim.path", "a/../../b", "persistentVolumeClaim.path", "without '.', '..'"),
-    ("spec.model.source.persistentVolumeClaim.claimName", "My Models", "claimName", "lower-case letters, digits"),
-    ("spec.model.dtype", "auto", "spec.model.dtype", '"bfloat16", "float16", "float32"'),
-    ("spec.model.name", "-x y", "spec.model.name", "such as qwen3-8b"),
-    ("spec.model.maxModelLen", 10, "spec.model.maxModelLen", "greater than or equal to 64"),
-    ("spec.engine.maxNumSeqs", 0, "spec.engine.maxNumSeqs", "greater than or equal to 1"),
-    ("spec.engine.maxNumSeqs", 2000, "spec.engine.maxNumSeqs", "less than or equal to 1024"),
-    ("spec.engine.image", "a b", "spec.engine.image", "without white space"),
-    ("spec.engine.env", [{"name": "A-B"}], "spec.engine.env[0].name", "such as VLLM_LOGGING_LEVEL"),
-    ("spec.engine.extraArgs", [""], "spec.engine.extraArgs[0]", "at least 1 chars long"),
-    ("spec.engine.startupTimeoutSeconds", 5, "spec.engine.startupTimeoutSeconds", "greater than or equal to 30"),
-    ("spec.engine.resources.requests", {"memory": "lots"}, "spec.engine.resources.requests", "such as memory: 16Gi"),
-    ("spec.engine.resources.limits", {"memory": "-1Gi"}, "spec.engine.resources.limits", "such as memory: 16Gi"),
-    (
-        "spec.engine.resources",
-        {"requests": {"memory": "2Gi"}, "limits": {"memory": "1Gi"}},
-        "spec.engine.resources.requests",
-        "lower the request or raise the limit",
-    ),
-    (
-        "spec.engine.resources.limits",
-        {"huawei.com/Ascend910": 8},
-        "spec.engine.resources",
-        "spec.parallelism.tensor says how many",
-    ),
-    ("spec.parallelism.tensor", 17, "spec.parallelism.tensor", "less than or equal to 16"),
-    ("spec.replicas", -1, "spec.replicas", "greater than or equal to 0"),
-    ("spec.topology.serverClass", "card-910b-infer", "spec.topology.serverClass", "use a class such as module-910b-8"),
-    ("spec.topology.driverVersion", "25.5.", "spec.topology.driverVersion", "such as 25.5.1"),
-    ("spec.scheduling.resourceName", "cpu", "spec.scheduling.resourceName", "such as huawei.com/Ascend910"),
-    ("spec.scheduling.resourceName", "huawei.com/Ascend910-2c", "spec.scheduling.resourceName", "must be whole NPUs"),
-    ("spec.scheduling.resourceName", "huawei.com/Ascend910-12c.3cpu.32g", "resourceName", "must be whole NPUs"),
-    ("spec.scheduling.resourceName", "huawei.com/npu-core", "spec.scheduling.resourceName", "must be whole NPUs"),
-    ("spec.scheduling.resourceName", "huawei.com/Ascend910B3-memory", "resourceName", "must be whole NPUs"),
-    ("spec.scheduling.nodeSelector", {"a b": "c"}, "spec.scheduling.nodeSelector", "such as kubernetes.io/arch"),
-    ("spec.scheduling.nodeSelector", {"a": "b c"}, "spec.scheduling.nodeSelector", "such as kubernetes.io/arch"),
-    ("spec.scheduling.tolerations", [{"key": "a", "operator": "Exists", "value": "b"}], "tolerations[0]", "remove the"),
-    ("spec.scheduling.tolerations", [{"operator": "Equal"}], "spec.scheduling.tolerations[0]", "name the taint's key"),
-    ("spec.scheduling.tolerations", [{"key": "a", "tolerationSeconds": 1}], "tolerations[0]", "set the effect, or"),
-    ("spec.promise", "Everything", "spec.promise", '"Tokens", "TokensAndLogprobs"'),
-    ("spec.quarantine.policy", "Ignore", "spec.quarantine.policy", '"Isolate", "Report"'),
-    ("metadata.name", "a" * 41, "metadata.name", "at most 40 characters"),
-    ("metadata.name", "1a", "metadata.name", "a letter first"),
-    ("metadata.name", "a.b", "metadata.name", "lower-case letters, digits and '-'"),
-    ("spec.modle", {}, "spec.modle", "unknown field"),
-    ("spec", {}, "spec.model", "Required value"),
-]
-
-
-@pytest.mark.parametrize(("path", "value", "field", "remedy"), BAD, ids=[f"{n}-{row[0]}" for n, row in enumerate(BAD)])
-def test_a_bad_resource_is_refused_with_field_and_remedy(
-    kubectl: Kubectl, path: str, value: Any, field: str, remedy: str
-) -> None:
-    answer = kubectl("create", "--validate=strict", "-f", "-", given=json.dumps(put(path, value)), fails=True)
-    assert field in answer
-    assert remedy in answer
-
-
 @pytest.mark.parametrize("name", ["other", None])
 def test_a_models_name_that_changes_is_refused(kubectl: Kubectl, name: str | None) -> None:
     resource = put("spec.model.name", "first")
@@ -265,7 +160,8 @@ def test_scale_reads_and_writes_the_replicas(kubectl: Kubectl) -> None:
 def test_the_status_is_written_through_its_subresource_alone(kubectl: Kubectl) -> None:
     resource = smallest() | {"status": {"url": "http://elsewhere"}}
     stored = json.loads(kubectl("create", "-f", "-", "-o", "json", given=json.dumps(resource)))
-    assert "status" not in stored
+    # Nobody has looked at it yet, and tools that go by the generation know.
+    assert stored["status"] == {"observedGeneration": -1}
 
 
 def test_the_printer_columns_show_the_state(kubectl: Kubectl) -> None:
@@ -285,11 +181,12 @@ def test_the_printer_columns_show_the_state(kubectl: Kubectl) -> None:
     }
     kubectl("patch", names.SINGULAR, "a", "--subresource=status", "--type=merge", "-p", json.dumps({"status": status}))
     head, row = kubectl("get", names.SHORT_NAME).splitlines()
-    assert head.split() == ["NAME", "READY", "REASON", "MODEL", "REPLICAS", "READY-REPLICAS", "INVARIANT", "AGE"]
+    assert head.split() == ["NAME", "READY", "REASON", "MODEL", "REPLICAS", "SERVING", "INVARIANT", "AGE"]
     assert row.split()[:-1] == ["a", "False", "Diverged", "Qwen/Qwen3-8B", "2", "1", "Unknown"]
     head, row = kubectl("get", names.CATEGORY, "-o", "wide").splitlines()
-    assert head.split()[-3:] == ["URL", "REVISION", "AGE"]
-    assert row.split()[-3:-1] == ["http://a.ns.svc:8000/v1", "0123456789"]
+    assert head.split()[-4:] == ["URL", "REVISION", "AGE", "MESSAGE"]
+    assert row.split()[-4:-2] == ["http://a.ns.svc:8000/v1", "0123456789"]
+    assert row.split()[-1] == "m"
 
 
 def test_a_condition_of_another_writer_stays(kubectl: Kubectl) -> None:

@@ -9,6 +9,8 @@ from typing import Any
 import pytest
 from scenario import NAME, Scene
 
+from detinf.controller.trouble import pod_trouble
+
 pytestmark = pytest.mark.e2e
 
 
@@ -19,20 +21,21 @@ def apply(scene: Scene, **topology: Any) -> None:
     scene.kubectl.apply(manifest)
 
 
-def words(scene: Scene, condition: str, *parts: str) -> str:
-    """Wait until a condition is False and says all of this."""
+def words(scene: Scene, reason: str, *parts: str, condition: str = "ReplicasAvailable") -> str:
+    """Wait until a condition is False for a reason and says all of this, and Ready with it."""
 
     def said() -> str | None:
-        found = scene.kubectl.condition("detinf", NAME, condition)
-        message = str(found.get("message", ""))
-        return message if found.get("status") == "False" and all(part in message for part in parts) else None
+        found = [scene.kubectl.condition("detinf", NAME, kind) for kind in (condition, "Ready")]
+        messages = [str(item.get("message", "")) for item in found]
+        false = all(item.get("status") == "False" and item.get("reason") == reason for item in found)
+        return messages[0] if false and all(part in message for part in parts for message in messages) else None
 
-    return scene.story.wait(f"{condition}: {parts}", said, seconds=120)
+    return scene.story.wait(f"{condition}: {reason}: {parts}", said, seconds=120)
 
 
 def test_other_firmware_than_the_plan_is_refused_by_the_guard(without_resource: Scene) -> None:
     apply(without_resource, firmwareVersion="7.9.9")
-    words(without_resource, "ReplicasAvailable", "firmware version is '7.8.0.6.201'", "the plan says '7.9.9'")
+    words(without_resource, "GuardRefused", "firmware version is '7.8.0.6.201'", "the plan says '7.9.9'")
     assert not without_resource.endpoints()
 
 
@@ -43,21 +46,22 @@ def test_sick_device_is_refused_by_the_guard(without_resource: Scene, node: Any)
     facts.write_text(json.dumps(sick), encoding="utf-8")
     try:
         apply(without_resource)
-        words(without_resource, "ReplicasAvailable", "is Alarm", "repair or replace")
+        words(without_resource, "GuardRefused", "is Alarm", "repair or replace")
     finally:
         facts.write_text(healthy, encoding="utf-8")
 
 
 def test_chip_that_no_node_has_is_pending_in_the_schedulers_words(without_resource: Scene) -> None:
     apply(without_resource, chip="910B9")
-    words(without_resource, "ReplicasAvailable", "Unschedulable", "node affinity/selector")
+    words(without_resource, "Unschedulable", "node affinity/selector", "spec.topology")
 
 
 def test_folder_that_is_not_allowed_is_an_invalid_spec(without_resource: Scene) -> None:
     manifest = copy.deepcopy(without_resource.engine.manifest)
     manifest["spec"]["model"]["source"] = {"hostPath": {"path": "/etc"}}
     without_resource.kubectl.apply(manifest)
-    words(without_resource, "SpecValid", "spec.model.source.hostPath.path", "'/etc'", "models.hostPathPrefixes")
+    parts = ("spec.model.source.hostPath.path", "'/etc'", "models.hostPathPrefixes")
+    words(without_resource, "InvalidSpec", *parts, condition="SpecValid")
     assert not without_resource.kubectl.items("get", "statefulsets")
 
 
@@ -67,4 +71,70 @@ def test_model_that_is_not_there_is_refused_by_the_guard(without_resource: Scene
     # A folder of the node that exists and holds no model.
     manifest["spec"]["model"]["source"] = {"hostPath": {"path": "/var/lib/detinf/models"}}
     without_resource.kubectl.apply(manifest)
-    words(without_resource, "ReplicasAvailable", "config.json", "spec.model.source")
+    words(without_resource, "GuardRefused", "config.json", "spec.model.source")
+
+
+def test_image_that_cannot_be_pulled_is_told_in_the_kubelets_words(without_resource: Scene) -> None:
+    manifest = copy.deepcopy(without_resource.engine.manifest)
+    manifest["spec"] |= {"replicas": 1}
+    manifest["spec"]["engine"]["image"] = "127.0.0.1:1/none:1"
+    without_resource.kubectl.apply(manifest)
+    words(without_resource, "ImagePullFailed", "engine: ", "127.0.0.1:1/none:1", "spec.engine.image")
+
+
+def test_folder_that_the_node_does_not_have_is_told_by_the_pods_events(without_resource: Scene) -> None:
+    manifest = copy.deepcopy(without_resource.engine.manifest)
+    manifest["spec"] |= {"replicas": 1}
+    manifest["spec"]["model"]["source"] = {"hostPath": {"path": "/var/lib/detinf/models/none"}}
+    without_resource.kubectl.apply(manifest)
+    words(without_resource, "MountFailed", "/var/lib/detinf/models/none is not a directory", "make the folder")
+
+
+def test_engine_without_enough_memory_is_told_so(without_resource: Scene) -> None:
+    manifest = copy.deepcopy(without_resource.engine.manifest)
+    manifest["spec"] |= {"replicas": 1}
+    manifest["spec"]["engine"]["resources"] = {"requests": {"memory": "20Mi"}, "limits": {"memory": "20Mi"}}
+    without_resource.kubectl.apply(manifest)
+    words(without_resource, "OutOfMemory", "engine: ", "raise spec.engine.resources.limits.memory")
+
+
+ENDS = {"terminationGracePeriodSeconds": 1, "automountServiceAccountToken": False}
+TROUBLED = {
+    # The reason; what the container named "engine" does, its environment, and a volume; the words.
+    "ConfigMissing": (
+        {"env": [{"name": "A", "valueFrom": {"secretKeyRef": {"name": "token", "key": "a"}}}]},
+        'secret "token" not found',
+    ),
+    "EngineCrashes": ({"command": ["sh", "-c", "exit 3"]}, "exit code 3 again and again"),
+    "Evicted": (
+        {"command": ["sh", "-c", "head -c 8000000 /dev/zero >/small/file; sleep 3600"]},
+        "exceeds the limit",
+    ),
+}
+
+
+def test_what_a_kubelet_says_of_a_pod_in_trouble_is_understood(scene: Scene) -> None:
+    """Pods of our own making, since an engine pod is replaced too soon to be looked at, or needs no Secret."""
+    for reason, (container, _) in TROUBLED.items():
+        engine = {
+            "name": "engine",
+            "image": scene.engine.image,
+            "imagePullPolicy": "IfNotPresent",
+            "command": ["sleep", "3600"],
+            "volumeMounts": [{"name": "small", "mountPath": "/small"}],
+            **container,
+        }
+        volume = {"name": "small", "emptyDir": {"sizeLimit": "1Mi"}}
+        spec = ENDS | {"containers": [engine], "volumes": [volume], "securityContext": {"fsGroup": 65532}}
+        metadata = {"name": reason.lower(), "namespace": scene.kubectl.namespace, "labels": {"trouble": "yes"}}
+        scene.kubectl.apply({"apiVersion": "v1", "kind": "Pod", "metadata": metadata, "spec": spec})
+    for reason, (_, part) in TROUBLED.items():
+
+        def seen(name: str = reason.lower()) -> str | None:
+            found = pod_trouble(scene.kubectl.json("get", "pod", name))
+            return f"{found.reason}: {found.words}" if found else None
+
+        said = scene.story.wait(f"the pod's {reason}", seen, seconds=180)
+        assert said.startswith(f"{reason}: ")
+        assert part in said
+    scene.kubectl("delete", "pods", "-l", "trouble=yes", "--wait=true", timeout=150)

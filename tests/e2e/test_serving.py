@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
 from pathlib import Path
 from typing import Any
 
 import pytest
 from audit import Audit, granted
+from detinf_cluster.build import binary
 from detinf_cluster.lifecycle import Cluster
+from detinf_cluster.processes import free_port
 from kubectl import KubectlError
 from scenario import CLIENT, KILL_ENGINE, NAME, Scene, client, restarts
 
@@ -43,6 +47,35 @@ def test_ready_resource_is_pleasant_to_look_at(serving: Scene) -> None:
     assert status["baseline"]["lifetimes"] in {1, 2}  # both replicas may have offered before one was enough
     assert serving.endpoints() == [f"{NAME}-0-0", f"{NAME}-1-0"]
     assert serving.kubectl("describe", "detinf", NAME).count("RevisionQualified") == 1
+
+
+def test_commands_that_the_charts_notes_print_work(serving: Scene, node: Cluster) -> None:
+    """What helm prints after an installation, run as it stands: port-forward, a completion and a chat."""
+    environment = os.environ | {
+        "KUBECONFIG": str(node.kubeconfig),
+        "PATH": f"{Path(node.kubectl).parent}:{os.environ['PATH']}",
+    }
+    helm = [str(binary("helm")), "get", "notes", "detinf", "--namespace", serving.operator.namespace]
+    notes = subprocess.run(helm, env=environment, capture_output=True, text=True, check=True).stdout
+    commands = notes[notes.index("NAME=qwen3-8b") : notes.index("kill $!")].replace("NAME=qwen3-8b", f"NAME={NAME}")
+    # Somebody else on this machine may have the port.
+    port = free_port()
+    commands = commands.replace("8000:8000", f"{port}:8000").replace("localhost:8000", f"localhost:{port}")
+    namespace = f"alias kubectl='kubectl --namespace {serving.kubectl.namespace}'\nshopt -s expand_aliases\n"
+    done = subprocess.run(
+        ["bash", "-c", f"{namespace}{commands}\nkill $!"],
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=120,
+    )
+    answers = [json.loads(line) for line in done.stdout.splitlines() if line.startswith("{")]
+    assert [item["object"] for item in answers] == ["text_completion", "chat.completion"], done.stdout + done.stderr
+    assert done.stdout.count("HTTP/1.1 200 OK") == 2
+    assert answers[1]["choices"][0]["message"]["content"]
+    assert serving.resource()["status"]["url"] == f"http://{NAME}.{serving.kubectl.namespace}.svc:8000/v1"
+    assert "{.status.url}" in notes
 
 
 def test_pods_hold_only_the_devices_that_the_plan_says(serving: Scene) -> None:

@@ -54,15 +54,27 @@ class FakeClusterApi:
         return copied(found)
 
     async def list(
-        self, kind: Kind, *, namespace: str | None = None, labels: Mapping[str, str] | None = None
+        self,
+        kind: Kind,
+        *,
+        namespace: str | None = None,
+        labels: Mapping[str, str] | None = None,
+        fields: Mapping[str, str] | None = None,
     ) -> list[Manifest]:
-        """Return copies of the objects with all of the labels."""
+        """Return copies of the objects with all of the labels and fields."""
+
+        def field(item: Any, path: str) -> Any:
+            for part in path.split("."):
+                item = item.get(part, {})
+            return item
+
         return [
             copied(item)
             for (of_kind, of_namespace, _), item in sorted(self.objects.items())
             if of_kind == kind.kind
             and namespace in {None, of_namespace}
             and all(item["metadata"].get("labels", {}).get(key) == value for key, value in (labels or {}).items())
+            and all(field(item, path) == value for path, value in (fields or {}).items())
         ]
 
     async def apply(self, manifest: Manifest) -> Manifest:

@@ -69,10 +69,17 @@ class Interrupted:
         return await self._call(f"get {kind.kind} {name}", lambda: self.api.get(kind, namespace, name))
 
     async def list(
-        self, kind: Kind, *, namespace: str | None = None, labels: Mapping[str, str] | None = None
+        self,
+        kind: Kind,
+        *,
+        namespace: str | None = None,
+        labels: Mapping[str, str] | None = None,
+        fields: Mapping[str, str] | None = None,
     ) -> list[Manifest]:
         """See the port."""
-        return await self._call(f"list {kind.kind}", lambda: self.api.list(kind, namespace=namespace, labels=labels))
+        return await self._call(
+            f"list {kind.kind}", lambda: self.api.list(kind, namespace=namespace, labels=labels, fields=fields)
+        )
 
     async def apply(self, manifest: Manifest) -> Manifest:
         """See the port."""

@@ -50,17 +50,29 @@ def test_every_fault_is_explained() -> None:
     assert [name for name in (*FAULTS, *BEHAVIOURS) if name not in text] == []
 
 
-def test_every_condition_reason_is_explained() -> None:
+def explained(title: str) -> set[str]:
+    """Return the first column of the tables of docs/operations/failures.md, in the sections of a title or of others."""
     text = (ROOT / "docs/operations/failures.md").read_text(encoding="utf-8")
-    source = "".join(
-        (ROOT / "operator/detinf/controller" / name).read_text(encoding="utf-8")
-        for name in ("status.py", "qualification.py")
-    )
-    told = {"Valid", "BaselineAgreed", "FreshProof", "AllServing", "AsExpected", "Settled", "Ready"}  # all is well
-    told |= {"ReplicaFailed", "RollingOut", "ReplicasStarting"}
-    reasons = set(re.findall(r'Finding\([^()]*?"(?:True|False|Unknown)", "([A-Za-z]+)"', source))
-    assert len(reasons) > 10
-    assert sorted(reason for reason in reasons - told if f"`{reason}`" not in text) == []
+    sections = [part for part in text.split("\n## ") if part.startswith("Events") == (title == "Events")]
+    rows = [line.split("|")[1] for part in sections for line in part.splitlines() if line.startswith("| `")]
+    return {name for row in rows for name in re.findall(r"`(\w+)`", row)}
+
+
+def test_every_condition_reason_is_explained_and_set_somewhere() -> None:
+    from detinf.api.conditions import Reason
+
+    assert explained("conditions") == {str(reason) for reason in Reason}
+    controller = ROOT / "operator/detinf/controller"
+    source = "".join(path.read_text(encoding="utf-8") for path in controller.glob("*.py"))
+    assert [reason.name for reason in Reason if f"Reason.{reason.name}" not in source] == []
+
+
+def test_every_event_reason_is_explained() -> None:
+    controller = ROOT / "operator/detinf/controller"
+    source = "".join(path.read_text(encoding="utf-8") for path in controller.glob("*.py"))
+    said = set(re.findall(r'(?:Notice\(\s*|reason = )"([A-Z]\w+)"', source))
+    assert len(said) >= 7
+    assert explained("Events") == said
 
 
 def test_values_of_the_chart_fit_their_own_schema() -> None:

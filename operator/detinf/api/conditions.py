@@ -1,6 +1,7 @@
 """Conditions and reasons, and how a list of conditions is carried forward.
 
-Reasons are constants beside the condition they belong to; every one of them is set somewhere and tested.
+``Reason`` holds every reason that is ever set, and docs/operations/failures.md what to do about each: a test holds the
+two together.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from typing import Any
 
 
 class Type(StrEnum):
-    """Condition types. All are normal-True, but ``Degraded``."""
+    """Condition types. All are normal-True, but ``Degraded``, ``Stalled`` and ``Reconciling``."""
 
     READY = "Ready"
     SPEC_VALID = "SpecValid"
@@ -21,6 +22,75 @@ class Type(StrEnum):
     REPLICAS_AVAILABLE = "ReplicasAvailable"
     PROGRESSING = "Progressing"
     DEGRADED = "Degraded"
+    STALLED = "Stalled"
+    """Only there while True: waiting does not help, a person has to act. kstatus (Flux, kpt) calls that Failed."""
+    RECONCILING = "Reconciling"
+    """Only there while True: Progressing and not Stalled. kstatus calls that InProgress."""
+
+
+class Reason(StrEnum):
+    """Every reason of every condition."""
+
+    READY = "Ready"
+
+    VALID = "Valid"
+    INVALID_SPEC = "InvalidSpec"
+    CHILD_REFUSED = "ChildRefused"
+
+    BASELINE_AGREED = "BaselineAgreed"
+    WAITING_FOR_REFERENCES = "WaitingForReferences"
+    QUALIFYING = "Qualifying"
+    CANDIDATES_DIFFER = "CandidatesDiffer"
+    BASELINE_LOST = "BaselineLost"
+
+    FRESH_PROOF = "FreshProof"
+    EVIDENCE_STALE = "EvidenceStale"
+    NO_REPLICA_SERVES = "NoReplicaServes"
+    SCALED_TO_ZERO = "ScaledToZero"
+    DIVERGENCE_DETECTED = "DivergenceDetected"
+    COMMON_MODE_DIVERGENCE = "CommonModeDivergence"
+
+    ALL_SERVING = "AllServing"
+    REPLICA_PENDING = "ReplicaPending"
+    REPLICA_STARTING = "ReplicaStarting"
+    REPLICA_QUALIFYING = "ReplicaQualifying"
+    REPLICA_GATING = "ReplicaGating"
+    REPLICA_ISOLATED = "ReplicaIsolated"
+    GATE_FAILED = "GateFailed"
+
+    POD_REFUSED = "PodRefused"
+    UNSCHEDULABLE = "Unschedulable"
+    CLAIM_MISSING = "ClaimMissing"
+    IMAGE_PULL_FAILED = "ImagePullFailed"
+    CONFIG_MISSING = "ConfigMissing"
+    MOUNT_FAILED = "MountFailed"
+    CONTAINER_FAILED = "ContainerFailed"
+    GUARD_REFUSED = "GuardRefused"
+    ENGINE_CRASHES = "EngineCrashes"
+    OUT_OF_MEMORY = "OutOfMemory"
+    EVICTED = "Evicted"
+    POD_FAILED = "PodFailed"
+
+    SETTLED = "Settled"
+    ROLLING_OUT = "RollingOut"
+    REPLICAS_STARTING = "ReplicasStarting"
+
+    AS_EXPECTED = "AsExpected"
+
+
+CONSEQUENCES = frozenset({Reason.WAITING_FOR_REFERENCES, Reason.QUALIFYING, Reason.NO_REPLICA_SERVES})
+"""What follows from replicas that do not serve: ``Ready`` names the cause where there is one."""
+
+ONLY_A_PERSON_HELPS = frozenset(
+    {
+        Reason.INVALID_SPEC,
+        Reason.CANDIDATES_DIFFER,
+        Reason.BASELINE_LOST,
+        Reason.COMMON_MODE_DIVERGENCE,
+        Reason.GUARD_REFUSED,
+    }
+)
+"""Reasons that make ``Stalled``: the same would be found again until somebody changes something."""
 
 
 @dataclass(frozen=True)
@@ -30,7 +100,7 @@ class Finding:
     type: Type
     status: str
     """True, False or Unknown."""
-    reason: str
+    reason: Reason
     message: str
 
 
@@ -54,7 +124,7 @@ def carry_forward(
             {
                 "type": str(finding.type),
                 "status": finding.status,
-                "reason": finding.reason,
+                "reason": str(finding.reason),
                 "message": finding.message,
                 "lastTransitionTime": old["lastTransitionTime"] if same and old else now,
                 "observedGeneration": generation,

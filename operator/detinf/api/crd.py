@@ -39,11 +39,12 @@ COLUMNS = [
     _column("Reason", "string", _condition("Ready", "reason"), "Why it is ready or not."),
     _column("Model", "string", ".status.model", "Name in the API."),
     _column("Replicas", "integer", ".spec.replicas", "Engines asked for."),
-    _column("Ready-Replicas", "integer", ".status.readyReplicas", "Engines that serve."),
+    _column("Serving", "integer", ".status.readyReplicas", "Engines that serve."),
     _column("Invariant", "string", _condition("OutputsInvariant", "status"), "Whether outputs are proven equal, now."),
     _column("URL", "string", ".status.url", "Where to send requests, inside the cluster.", priority=1),
     _column("Revision", "string", ".status.revision", "Digest of the plan.", priority=1),
     _column("Age", "date", ".metadata.creationTimestamp", "Time since it was created."),
+    _column("Message", "string", _condition("Ready", "message"), "Why, and what to do about it.", priority=1),
 ]
 
 
@@ -117,6 +118,8 @@ def schema() -> Schema:
         "kind": {"description": "Kind of this object.", "type": "string"},
         "metadata": {"type": "object"},
     }
+    # Until the controller has seen a resource, kstatus and Argo CD would take it for well: Flux's own way out.
+    root["properties"]["status"]["default"] = {"observedGeneration": -1}
     problems = [
         problem
         for part, bounded in (("spec", True), ("status", False))

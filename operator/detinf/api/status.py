@@ -54,7 +54,7 @@ class Status(ApiModel):
     """What is the case."""
 
     observed_generation: int | None = None
-    """The metadata.generation that this status is about."""
+    """The metadata.generation that this status is about; -1 before the controller has looked."""
     replicas: int | None = None
     """Pods that exist."""
     ready_replicas: int | None = None

@@ -16,7 +16,9 @@ from detinf.api.names import MAX_NAME_LENGTH
 from detinf.api.placement import Parallelism, Scheduling, Topology
 from detinf.api.rules import (
     LABEL_KEY,
+    NAME_RULE,
     NO_CLIMBING,
+    QUANTITY,
     ApiModel,
     Quantity,
     Rule,
@@ -225,9 +227,6 @@ class Model(ApiModel):
     """Longest prompt and answer together, in tokens (`--max-model-len`)."""
 
 
-QUANTITY = "[0-9]+([.][0-9]+)?(m|k|M|G|T|P|E|Ki|Mi|Gi|Ti|Pi|Ei)?"
-
-
 def _quantities(field: str) -> Rule:
     """Return the rule that a map holds resource names and quantities."""
     return rule(
@@ -359,8 +358,7 @@ class DeterministicInference(ApiModel):
 
     RULES = (
         rule(
-            f"self.metadata.name.size() <= {MAX_NAME_LENGTH} && "
-            "self.metadata.name.matches('^[a-z]([-a-z0-9]*[a-z0-9])?$')",
+            f"self.metadata.name.size() <= {MAX_NAME_LENGTH} && " + NAME_RULE.replace("self", "self.metadata.name"),
             f"metadata.name must be at most {MAX_NAME_LENGTH} characters, a letter first, then lower-case letters, "
             "digits and '-': Services and pods are named after it",
         ),

@@ -1,5 +1,7 @@
 """What the schema cannot know: profiles, images, allowed folders. And the schema again, for what got past it.
 
+The second is ``detinf.api.reading``.
+
 A resource that cannot be read is a problem to report, never an exception: the API server may hold objects that an
 older schema let in.
 """
@@ -10,23 +12,9 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from pydantic import ValidationError
-
+from detinf.api.reading import Problem, broken_rules, read_name, read_spec
 from detinf.api.types import Spec
 from detinf.guard import hubs
-
-
-@dataclass(frozen=True)
-class Problem:
-    """One thing that is wrong with a resource."""
-
-    field: str
-    value: str
-    remedy: str
-
-    def __str__(self) -> str:
-        """Return the sentence for people."""
-        return f"{self.field} is {self.value}: {self.remedy}"
 
 
 @dataclass(frozen=True)
@@ -49,16 +37,6 @@ class Rules:
     host_path_prefixes: tuple[str, ...] = ()
 
 
-def read_spec(resource: Mapping[str, Any]) -> tuple[Spec | None, list[Problem]]:
-    """Return the spec, or why it cannot be read."""
-    try:
-        return Spec.model_validate(resource.get("spec")), []
-    except ValidationError as error:
-        first = error.errors(include_url=False)[0]
-        where = ".".join(["spec", *(str(part) for part in first["loc"])])
-        return None, [Problem(where, f"{first.get('input')!r:.120}", f"{first['msg']}; correct it and apply again")]
-
-
 def check(spec: Spec, rules: Rules) -> list[Problem]:
     """Return everything that keeps a readable spec from being carried out."""
     return [*_engine(spec, rules), *_source(spec, rules)]
@@ -67,7 +45,12 @@ def check(spec: Spec, rules: Rules) -> list[Problem]:
 def validate(resource: Mapping[str, Any], rules: Rules) -> tuple[Spec | None, list[Problem]]:
     """Return the spec where it can be read, and every problem; without problems it can be carried out."""
     spec, problems = read_spec(resource)
-    return spec, problems if spec is None else check(spec, rules)
+    problems = [*read_name(resource), *problems]
+    if spec is not None:
+        problems += check(spec, rules)
+        told = {problem.field for problem in problems}
+        problems += [problem for problem in broken_rules(resource) if problem.field not in told]
+    return spec, problems
 
 
 def _engine(spec: Spec, rules: Rules) -> list[Problem]:

@@ -72,10 +72,20 @@ class KubernetesApi:
         return await self._request("GET", _path(kind, namespace, name), missing_ok=True)
 
     async def list(
-        self, kind: Kind, *, namespace: str | None = None, labels: Mapping[str, str] | None = None
+        self,
+        kind: Kind,
+        *,
+        namespace: str | None = None,
+        labels: Mapping[str, str] | None = None,
+        fields: Mapping[str, str] | None = None,
     ) -> list[Manifest]:
-        """Return objects with all of the labels; items carry their kind, as single objects do."""
-        query = [("labelSelector", ",".join(f"{key}={value}" for key, value in labels.items()))] if labels else []
+        """Return objects with all of the labels and fields; items carry their kind, as single objects do."""
+        selectors = {"labelSelector": labels, "fieldSelector": fields}
+        query = [
+            (selector, ",".join(f"{key}={value}" for key, value in wanted.items()))
+            for selector, wanted in selectors.items()
+            if wanted
+        ]
         answer = await self._request("GET", _path(kind, namespace, None), query=query)
         head = {"apiVersion": kind.api_version, "kind": kind.kind}
         return [head | item for item in (answer or {}).get("items") or []]
@@ -185,4 +195,6 @@ def error_of(method: str, path: str, status: int, text: bytes, retry_after: str 
         403: ForbiddenError,
         409: ConflictError,
     }
-    return kinds.get(status, InvalidError if malformed else ClusterError)(message, status=status, retry_after=wait)
+    return kinds.get(status, InvalidError if malformed else ClusterError)(
+        message, status=status, retry_after=wait, words=words
+    )

@@ -46,9 +46,12 @@ KINDS: dict[str, Kind] = {
 class ClusterError(Exception):
     """A request that the API server, or the way to it, did not carry out."""
 
-    def __init__(self, message: str, *, status: int | None = None, retry_after: float | None = None) -> None:
-        """Keep the HTTP status (None: no answer came) and what the server asks us to wait, in seconds."""
+    def __init__(
+        self, message: str, *, status: int | None = None, retry_after: float | None = None, words: str = ""
+    ) -> None:
+        """Keep the HTTP status (None: no answer came), the seconds to wait, and the server's own words."""
         super().__init__(message)
+        self.words = words or message
         self.status = status
         self.retry_after = retry_after
 
@@ -76,9 +79,17 @@ class ClusterApi(Protocol):
         """Return the object, or None."""
 
     async def list(
-        self, kind: Kind, *, namespace: str | None = None, labels: Mapping[str, str] | None = None
+        self,
+        kind: Kind,
+        *,
+        namespace: str | None = None,
+        labels: Mapping[str, str] | None = None,
+        fields: Mapping[str, str] | None = None,
     ) -> list[Manifest]:
-        """Return objects with all of the labels, in one namespace or in all that we may see."""
+        """Return objects with all of the labels and fields, in one namespace or in all that we may see.
+
+        Fields are those that the API server can select by, such as ``regarding.uid`` of an Event.
+        """
 
     async def apply(self, manifest: Manifest) -> Manifest:
         """Server-side apply with force; creates what is missing. A ``metadata.uid`` in it must match."""

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import structlog
 
 from detinf.api import names
-from detinf.cluster.port import ClusterApi, ConflictError, NamespaceEndsError
+from detinf.cluster.port import ClusterApi, ConflictError, ForbiddenError, InvalidError, NamespaceEndsError
 from detinf.controller.actions import Apply, Create, Delete
 from detinf.controller.decide import Decision
 from detinf.controller.events import event
 from detinf.controller.observed import Observed
+from detinf.controller.status import refused_status
 
 log = structlog.get_logger()
 
@@ -26,23 +29,33 @@ async def carry_out(api: ClusterApi, observed: Observed, decision: Decision, *, 
     try:
         for notice in decision.notices:
             await api.create(event(observed, notice, now=now, instance=instance))
-        for action in decision.actions:
-            await _carry_out(api, action)
-        if decision.status is not None:
-            await api.apply_status(
-                {
-                    "apiVersion": names.API_VERSION,
-                    "kind": names.KIND,
-                    "metadata": {"name": observed.name, "namespace": observed.namespace, "uid": observed.uid},
-                    "status": decision.status,
-                }
-            )
+        try:
+            for action in decision.actions:
+                await _carry_out(api, action)
+        except (InvalidError, ForbiddenError) as error:
+            await _tell(api, observed, refused_status(observed, decision.status, error, now=now))
+            raise
+        await _tell(api, observed, decision.status)
     except NamespaceEndsError as error:
         # What is in a namespace goes in any order: the resource may be the last to go.
         log.info("namespace ends", error=str(error))
     except ConflictError as error:
         # Another object of that name: a re-created namesake. The next pass sees it.
         log.info("conflict", error=str(error))
+
+
+async def _tell(api: ClusterApi, observed: Observed, status: dict[str, Any] | None) -> None:
+    """Write the status; None, or what is there already, is not written."""
+    if status is None or status == dict(observed.old_status):
+        return
+    await api.apply_status(
+        {
+            "apiVersion": names.API_VERSION,
+            "kind": names.KIND,
+            "metadata": {"name": observed.name, "namespace": observed.namespace, "uid": observed.uid},
+            "status": status,
+        }
+    )
 
 
 async def _carry_out(api: ClusterApi, action: Apply | Create | Delete) -> None:

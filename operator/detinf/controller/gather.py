@@ -11,6 +11,7 @@ import structlog
 from detinf.api import names
 from detinf.cluster.port import (
     CONFIG_MAP,
+    EVENT,
     POD,
     POD_DISRUPTION_BUDGET,
     RESOURCE,
@@ -21,6 +22,7 @@ from detinf.cluster.port import (
 )
 from detinf.controller import pods
 from detinf.controller.observed import Observed
+from detinf.controller.trouble import waits_for_containers
 from detinf.documents import DocumentError, Report
 from detinf.guard.layout import PROBE_PORT
 
@@ -95,4 +97,16 @@ async def gather(api: ClusterApi, reports: ReportSource, namespace: str, name: s
     running = [pod for pod in listed[4] if pod.get("status", {}).get("podIP") and not pods.is_terminating(pod)]
     fetched = await asyncio.gather(*(reports.fetch(pod) for pod in running))
     found = {pods.uid_of(pod): report for pod, report in zip(running, fetched, strict=True) if report is not None}
-    return Observed(resource, listed[0], listed[1], listed[2], listed[3], listed[4], found)
+    events = await _events(api, namespace, sets=listed[0], listed_pods=listed[4])
+    return Observed(resource, listed[0], listed[1], listed[2], listed[3], listed[4], found, events)
+
+
+async def _events(
+    api: ClusterApi, namespace: str, *, sets: list[Manifest], listed_pods: list[Manifest]
+) -> dict[str, list[Manifest]]:
+    """Return the Events, by uid, about what says nothing itself: a pod that was refused, or waits for its volumes."""
+    silent = [item for item in sets if not any(pods.controlled_by(pod, [pods.uid_of(item)]) for pod in listed_pods)]
+    silent += [pod for pod in listed_pods if not pods.is_terminating(pod) and waits_for_containers(pod)]
+    uids = [pods.uid_of(item) for item in silent]
+    found = await asyncio.gather(*(api.list(EVENT, namespace=namespace, fields={"regarding.uid": uid}) for uid in uids))
+    return dict(zip(uids, found, strict=True))

@@ -25,6 +25,12 @@ class Replica:
     """Only a report that can be trusted to be this pod's and this boot's."""
 
     @property
+    def asked_about(self) -> str | None:
+        """The uid of what Events are about: the pod, else the StatefulSet that has none."""
+        regarding = self.pod or self.stateful_set
+        return None if regarding is None else pods.uid_of(regarding)
+
+    @property
     def ready(self) -> bool:
         """Whether the Service sends requests to it."""
         return self.pod is not None and pods.is_ready(self.pod)
@@ -59,6 +65,8 @@ class Observed:
     budgets: list[Manifest] = field(default_factory=list)
     pods: list[Manifest] = field(default_factory=list)
     reports: Mapping[str, Report] = field(default_factory=dict)
+    events: Mapping[str, list[Manifest]] = field(default_factory=dict)
+    """By uid: what the cluster said about a StatefulSet without a pod, or a pod whose containers are not created."""
 
     @property
     def name(self) -> str:

@@ -82,25 +82,3 @@ def engine_started(pod: Pod) -> float | None:
     running = container_status(pod, names.ENGINE_CONTAINER).get("state", {}).get("running", {})
     started = running.get("startedAt")
     return parse_time(started) if started else None
-
-
-def trouble(pod: Pod) -> str | None:
-    """Return in words what keeps the pod from running: the guard's refusal, a failed pull, no node, a bad reference."""
-    for name in (names.ENGINE_CONTAINER, names.PROBE_CONTAINER, names.GUARD_INSTALL_CONTAINER):
-        status = container_status(pod, name)
-        for state in (status.get("state", {}), status.get("lastState", {})):
-            ended = state.get("terminated", {})
-            message = str(ended.get("message") or "").strip()
-            if ended.get("exitCode") and message and not status.get("started"):
-                return f"{name}: {message.splitlines()[0]}"
-        waiting = status.get("state", {}).get("waiting", {})
-        reason = waiting.get("reason")
-        if reason not in {None, "PodInitializing", "ContainerCreating"}:
-            return f"{name}: {reason}: {waiting.get('message') or 'see kubectl describe pod'}"
-    scheduled = condition(pod, "PodScheduled")
-    if scheduled.get("status") == "False":
-        return f"{scheduled.get('reason', 'Unscheduled')}: {scheduled.get('message', '')}"
-    status = pod.get("status", {})
-    if status.get("phase") == "Failed":
-        return f"{status.get('reason', 'Failed')}: {status.get('message', '')}"
-    return None

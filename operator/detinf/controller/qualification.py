@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from detinf.api import names
-from detinf.api.conditions import Finding, Type
+from detinf.api.conditions import Finding, Reason, Type
 from detinf.cluster.port import CONFIG_MAP
 from detinf.controller.actions import Action, Create, Delete, Notice
 from detinf.controller.builders import baseline_record, candidate_record, references_record
@@ -79,10 +79,10 @@ def qualify(observed: Observed, plan_digest: str) -> Qualification:
     references, actions = frozen_references(observed)
     if references is None:
         words = "the first engine to start proposes the references that all answer"
-        return Qualification(Finding(Type.QUALIFIED, "False", "WaitingForReferences", words))
+        return Qualification(Finding(Type.QUALIFIED, "False", Reason.WAITING_FOR_REFERENCES, words))
     references_digest = references.digest()
     baselines = {item.digest(): item for item in observed.baselines}
-    result = Qualification(Finding(Type.QUALIFIED, "False", "Qualifying", ""), actions)
+    result = Qualification(Finding(Type.QUALIFIED, "False", Reason.QUALIFYING, ""), actions)
 
     lost = _restore_named(observed, baselines, result)
     candidates = _candidates(observed, plan_digest, references_digest, baselines, result)
@@ -91,7 +91,7 @@ def qualify(observed: Observed, plan_digest: str) -> Qualification:
             f"status names a baseline for fingerprint {lost[:23]} that nobody has any more; restore its ConfigMap, or "
             "delete the resource to begin anew"
         )
-        result.finding = Finding(Type.QUALIFIED, "False", "BaselineLost", words)
+        result.finding = Finding(Type.QUALIFIED, "False", Reason.BASELINE_LOST, words)
     else:
         agreed = _agree([item for item in candidates if item.fingerprint != lost], result)
         for baseline in agreed:
@@ -115,11 +115,11 @@ def qualify(observed: Observed, plan_digest: str) -> Qualification:
             "lifetimes": current.lifetimes,
         }
         words = f"baseline {short(current.digest())} holds the answers that replicas are held to"
-        result.finding = Finding(Type.QUALIFIED, "True", "BaselineAgreed", words)
+        result.finding = Finding(Type.QUALIFIED, "True", Reason.BASELINE_AGREED, words)
         result.actions += _prune(observed, baselines)
-    elif result.finding.reason == "Qualifying" and not result.finding.message:
+    elif result.finding.reason is Reason.QUALIFYING and not result.finding.message:
         words = "an engine answers the references; equal answers make the baseline"
-        result.finding = Finding(Type.QUALIFIED, "False", "Qualifying", words)
+        result.finding = Finding(Type.QUALIFIED, "False", Reason.QUALIFYING, words)
     return result
 
 
@@ -177,7 +177,7 @@ def _agree(candidates: list[Candidate], result: Qualification) -> list[Baseline]
                 f"{len(group)} lifetimes of fingerprint {fingerprint[:23]} differ at {', '.join(differing[:3])}; "
                 "this engine is not deterministic: change the plan, or delete the candidates to try again"
             )
-            result.finding = Finding(Type.QUALIFIED, "False", "CandidatesDiffer", words)
+            result.finding = Finding(Type.QUALIFIED, "False", Reason.CANDIDATES_DIFFER, words)
         elif len(group) >= REQUIRED_LIFETIMES:
             agreed.append(
                 Baseline(

@@ -6,52 +6,20 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from detinf.api import names
-from detinf.api.conditions import Finding, Type, carry_forward
+from detinf.api.conditions import CONSEQUENCES, ONLY_A_PERSON_HELPS, Finding, Reason, Type, carry_forward
 from detinf.api.types import Spec
+from detinf.cluster.port import ClusterError, InvalidError
 from detinf.controller import pods
 from detinf.controller.builders import url
 from detinf.controller.builders.probe_settings import served_name
 from detinf.controller.observed import Observed, Replica
 from detinf.controller.qualification import Qualification
 from detinf.controller.quarantine import Quarantine, describe
+from detinf.controller.replica_state import ReplicaState, replica_state
 from detinf.documents import Cell, Phase, Verdict
 
 MESSAGE_LENGTH = 1024
 STATE_LENGTH = 512
-
-PHASE_STATES = {
-    Phase.WAITING_FOR_ATTESTATION: "Starting",
-    Phase.WAITING_FOR_ENGINE: "Starting",
-    Phase.WAITING_FOR_REFERENCES: "Qualifying",
-    Phase.ANSWERING: "Qualifying",
-    Phase.WAITING_FOR_BASELINE: "Qualifying",
-    Phase.GATING: "Gating",
-    Phase.GATE_FAILED: "Failed",
-}
-
-
-def replica_state(replica: Replica, *, isolated: bool) -> tuple[str, str]:
-    """Return (state, why it is not serving) of one replica."""
-    pod, report = replica.pod, replica.report
-    if pod is None:
-        return "Pending", "its pod is being created"
-    words = pods.trouble(pod)
-    if isolated:
-        return "Isolated", "it diverged; only another boot that passes the gate serves again"
-    if replica.ready:
-        return (
-            ("Diverged", "it diverged, and no peer proves that it is alone in that")
-            if replica.evidence
-            else ("Serving", "")
-        )
-    if report is None or report.boot is None:
-        # A probe without an attestation knows less than the kubelet, which has the guard's own words.
-        if words:
-            return ("Pending" if words.startswith("Unschedulable") else "Failed"), words
-        running = pods.container_status(pod, names.ENGINE_CONTAINER).get("state", {}).get("running")
-        return ("Starting", "the engine is loading") if running else ("Pending", "its containers are being created")
-    state = PHASE_STATES.get(report.phase, "Starting")
-    return state, "; ".join(report.reasons[:2]) if state in {"Failed", "Gating"} else ""
 
 
 def invariant(
@@ -60,22 +28,24 @@ def invariant(
     """Return OutputsInvariant: False on a divergence, True on fresh proof alone, else Unknown."""
     diverging = [(replica.index, item) for replica in observed.replicas if (item := replica.evidence)]
     if diverging:
-        reason = "CommonModeDivergence" if quarantine.common_mode else "DivergenceDetected"
+        reason = Reason.COMMON_MODE_DIVERGENCE if quarantine.common_mode else Reason.DIVERGENCE_DETECTED
         words = "; ".join(describe(index, item) for index, item in diverging)
         if quarantine.common_mode:
             words = f"all replicas diverge alike, so none is isolated: {words}"
         return Finding(Type.OUTPUTS_INVARIANT, "False", reason, words)
     if quarantine.isolated:
         listed = ", ".join(str(index) for index in sorted(quarantine.isolated))
-        return Finding(Type.OUTPUTS_INVARIANT, "False", "DivergenceDetected", f"replica {listed} is isolated")
+        return Finding(Type.OUTPUTS_INVARIANT, "False", Reason.DIVERGENCE_DETECTED, f"replica {listed} is isolated")
     if not ready:
-        return Finding(Type.OUTPUTS_INVARIANT, "Unknown", "NoReplicaServes", "there is no serving replica to measure")
+        return Finding(
+            Type.OUTPUTS_INVARIANT, "Unknown", Reason.NO_REPLICA_SERVES, "there is no serving replica to measure"
+        )
     unproven = [replica.index for replica in ready if not _is_proven(replica, now=now, stale_after=stale_after)]
     if unproven:
         listed = ", ".join(str(index) for index in unproven)
         words = f"replica {listed} has no fresh proof; nothing different was seen, and that is no proof"
-        return Finding(Type.OUTPUTS_INVARIANT, "Unknown", "EvidenceStale", words)
-    return Finding(Type.OUTPUTS_INVARIANT, "True", "FreshProof", "every serving replica passed its checks lately")
+        return Finding(Type.OUTPUTS_INVARIANT, "Unknown", Reason.EVIDENCE_STALE, words)
+    return Finding(Type.OUTPUTS_INVARIANT, "True", Reason.FRESH_PROOF, "every serving replica passed its checks lately")
 
 
 def _is_proven(replica: Replica, *, now: float, stale_after: int) -> bool:
@@ -94,22 +64,20 @@ def _is_proven(replica: Replica, *, now: float, stale_after: int) -> bool:
     return {"S02", "S03"} <= {cell.relation for cell in report.cells if fresh(cell)}
 
 
-def available(spec: Spec, ready: Sequence[Replica], states: Iterable[tuple[int, tuple[str, str]]]) -> Finding:
-    """Return ReplicasAvailable, with the words of the first replica that does not serve."""
+def available(spec: Spec, ready: Sequence[Replica], states: Iterable[tuple[int, ReplicaState]]) -> Finding:
+    """Return ReplicasAvailable, with the reason of the replica that is worst off and the words of all that wait."""
+    words = f"{len(ready)} of {spec.replicas} replicas serve"
     if len(ready) >= spec.replicas:
-        words = f"{len(ready)} of {spec.replicas} replicas serve"
-        return Finding(Type.REPLICAS_AVAILABLE, "True", "AllServing", words)
-    waiting = [(index, state, words) for index, (state, words) in states if state not in {"Serving", "Diverged"}]
+        return Finding(Type.REPLICAS_AVAILABLE, "True", Reason.ALL_SERVING, words)
+    waiting = [(index, state) for index, state in states if not state.serves]
     listed = "; ".join(
-        f"replica {index} is {state}" + (f": {words}" if words else "") for index, state, words in waiting
+        f"replica {index} is {state.state}" + (f": {state.words}" if state.words else "") for index, state in waiting
     )
-    reason = waiting[0][1] if waiting else "Pending"
-    return Finding(
-        Type.REPLICAS_AVAILABLE,
-        "False",
-        f"Replica{reason}",
-        f"{len(ready)} of {spec.replicas} replicas serve; {listed}",
-    )
+    # A replica that failed says more than one that merely loads.
+    worst = next((state for _, state in waiting if state.state == "Failed"), None)
+    first = worst or (waiting[0][1] if waiting else None)
+    reason = first.reason if first else Reason.REPLICA_PENDING
+    return Finding(Type.REPLICAS_AVAILABLE, "False", reason, f"{words}; {listed}")
 
 
 def build_status(
@@ -126,24 +94,33 @@ def build_status(
     """Return the status of a valid resource."""
     replicas = {replica.index: replica for replica in observed.replicas}
     rows = [replicas.get(index, Replica(index, None, None, None)) for index in indices]
-    states = [(row.index, replica_state(row, isolated=row.index in quarantine.isolated)) for row in rows]
+    states = [
+        (
+            row.index,
+            replica_state(
+                row,
+                isolated=row.index in quarantine.isolated,
+                events=observed.events.get(row.asked_about or "", ()),
+            ),
+        )
+        for row in rows
+    ]
     ready = [row for row in rows if row.ready and row.index not in quarantine.isolated]
     findings = [
-        Finding(Type.SPEC_VALID, "True", "Valid", "the resource can be carried out"),
+        Finding(Type.SPEC_VALID, "True", Reason.VALID, "the resource can be carried out"),
         qualification.finding,
-        invariant(observed, quarantine, ready, now=now, stale_after=stale_after),
+        invariant(observed, quarantine, ready, now=now, stale_after=stale_after)
+        if spec.replicas
+        else Finding(Type.OUTPUTS_INVARIANT, "Unknown", Reason.SCALED_TO_ZERO, "spec.replicas is 0: raise it to serve"),
         available(spec, ready, states),
     ]
-    bad = [(index, words) for index, (state, words) in states if state in {"Failed", "Isolated", "Diverged"}]
+    bad = [(index, state) for index, state in states if state.state in {"Failed", "Isolated", "Diverged"}]
     old = [row.index for row in rows if row.pod is not None and row.revision != revision]
     settled = len(ready) >= spec.replicas and not old
     findings.append(_progressing(settled=settled, old=old))
-    findings.append(
-        Finding(Type.DEGRADED, "True", "ReplicaFailed", "; ".join(f"replica {index}: {words}" for index, words in bad))
-        if bad
-        else Finding(Type.DEGRADED, "False", "AsExpected", "no replica failed or diverged")
-    )
+    findings.append(_degraded(bad))
     findings.insert(0, roll_up(findings[:4]))
+    findings += for_kstatus(findings)
     return {
         "observedGeneration": observed.generation,
         "replicas": sum(1 for row in rows if row.pod is not None),
@@ -154,7 +131,7 @@ def build_status(
         "url": url(observed.resource),
         **({"baseline": baseline} if (baseline := _baseline(observed, qualification)) else {}),
         "replicaStates": [
-            {"index": index, "state": state, "message": words[:STATE_LENGTH]} for index, (state, words) in states
+            {"index": index, "state": state.state, "message": state.words[:STATE_LENGTH]} for index, state in states
         ],
         "conditions": conditions(observed, findings, now=now),
     }
@@ -167,19 +144,72 @@ def _baseline(observed: Observed, qualification: Qualification) -> Mapping[str, 
 
 def _progressing(*, settled: bool, old: Sequence[int]) -> Finding:
     if settled:
-        return Finding(Type.PROGRESSING, "False", "Settled", "all replicas serve the wanted revision")
+        return Finding(Type.PROGRESSING, "False", Reason.SETTLED, "all replicas serve the wanted revision")
     if old:
         listed = ", ".join(str(index) for index in old)
-        return Finding(Type.PROGRESSING, "True", "RollingOut", f"replica {listed} runs another revision")
-    return Finding(Type.PROGRESSING, "True", "ReplicasStarting", "not all replicas serve yet")
+        return Finding(Type.PROGRESSING, "True", Reason.ROLLING_OUT, f"replica {listed} runs another revision")
+    return Finding(Type.PROGRESSING, "True", Reason.REPLICAS_STARTING, "not all replicas serve yet")
+
+
+def _degraded(bad: Sequence[tuple[int, ReplicaState]]) -> Finding:
+    if not bad:
+        return Finding(Type.DEGRADED, "False", Reason.AS_EXPECTED, "no replica failed or diverged")
+    words = "; ".join(f"replica {index}: {state.words}" for index, state in bad)
+    return Finding(Type.DEGRADED, "True", bad[0][1].reason, words)
 
 
 def roll_up(findings: Sequence[Finding]) -> Finding:
-    """Return Ready: True where all are, else the first that is not, in its own words."""
-    bad = next((finding for finding in findings if finding.status != "True"), None)
-    if bad is None:
-        return Finding(Type.READY, "True", "Ready", "all replicas serve proven outputs")
-    return Finding(Type.READY, "False", bad.reason, f"{bad.type}: {bad.message}")
+    """Return Ready: True where all are, else the first cause that is not, in its own words."""
+    bad = [finding for finding in findings if finding.status != "True"]
+    if not bad:
+        return Finding(Type.READY, "True", Reason.READY, "all replicas serve proven outputs")
+    first = next((finding for finding in bad if finding.reason not in CONSEQUENCES), bad[0])
+    return Finding(Type.READY, "False", first.reason, f"{first.type}: {first.message}")
+
+
+def for_kstatus(findings: Sequence[Finding]) -> list[Finding]:
+    """Return Stalled or Reconciling, where one of them holds: what kstatus and its users (Flux, kpt) go by.
+
+    kstatus takes the first of the two that it finds, so there is never more than one.
+    """
+    stuck = next((item for item in findings if item.reason in ONLY_A_PERSON_HELPS), None)
+    if stuck is not None:
+        return [Finding(Type.STALLED, "True", stuck.reason, stuck.message)]
+    moving = next((item for item in findings if item.type is Type.PROGRESSING and item.status == "True"), None)
+    return [Finding(Type.RECONCILING, "True", moving.reason, moving.message)] if moving else []
+
+
+def refused_status(
+    observed: Observed, status: Mapping[str, Any] | None, error: ClusterError, *, now: float
+) -> dict[str, Any]:
+    """Return a status that says which child the API server refuses, in its own words.
+
+    Args:
+        observed: what was gathered.
+        status: what would be written if all went well; None where that is there already.
+        error: the refusal. An invalid child comes from the spec; a forbidden one may be allowed later.
+        now: Unix seconds.
+    """
+    wanted = observed.old_status if status is None else status
+    said = {
+        item["type"]: Finding(Type(item["type"]), item["status"], Reason(item["reason"]), item["message"])
+        for item in wanted.get("conditions") or []
+        if item.get("type") in set(Type)
+    }
+    words = f"the API server refuses it: {error.words}"
+    findings = [
+        Finding(Type.READY, "False", Reason.CHILD_REFUSED, words),
+        Finding(Type.DEGRADED, "True", Reason.CHILD_REFUSED, words),
+    ]
+    if isinstance(error, InvalidError):
+        remedy = f"{words}; correct the field of the resource that this comes from"
+        findings += [
+            Finding(Type.SPEC_VALID, "False", Reason.CHILD_REFUSED, remedy),
+            Finding(Type.STALLED, "True", Reason.CHILD_REFUSED, remedy),
+        ]
+        said.pop(Type.RECONCILING, None)
+    said |= {finding.type: finding for finding in findings}
+    return {**wanted, "conditions": conditions(observed, said.values(), now=now)}
 
 
 def conditions(observed: Observed, findings: Iterable[Finding], *, now: float) -> list[dict[str, Any]]:
@@ -192,22 +222,28 @@ def conditions(observed: Observed, findings: Iterable[Finding], *, now: float) -
 
 
 def invalid_status(observed: Observed, problems: Sequence[str], *, now: float) -> dict[str, Any]:
-    """Return the status of a resource that cannot be carried out: what ran goes on running, and it says why."""
+    """Return the status of a resource that cannot be carried out: what ran goes on running, and it says why.
+
+    What was proven counts as proven no longer: nothing is compared until the spec can be carried out. Other conditions
+    stay as they were, with the generation that they are about.
+    """
     words = "; ".join(problems)
     findings = [
-        Finding(Type.READY, "False", "InvalidSpec", f"SpecValid: {words}"),
-        Finding(Type.SPEC_VALID, "False", "InvalidSpec", words),
+        Finding(Type.READY, "False", Reason.INVALID_SPEC, f"SpecValid: {words}"),
+        Finding(Type.SPEC_VALID, "False", Reason.INVALID_SPEC, words),
+        Finding(Type.STALLED, "True", Reason.INVALID_SPEC, words),
     ]
-    known = {finding.type for finding in findings}
-    previous = observed.old_status.get("conditions") or []
-    kept = [
-        Finding(Type(item["type"]), item["status"], item["reason"], item["message"])
-        for item in previous
-        if item.get("type") in set(Type) - known
-    ]
-    old = {key: value for key, value in observed.old_status.items() if key != "conditions"}
+    previous = {str(item.get("type")): item for item in observed.old_status.get("conditions") or []}
+    if Type.OUTPUTS_INVARIANT in previous:
+        unknown = "nothing is compared until the spec can be carried out"
+        findings.append(Finding(Type.OUTPUTS_INVARIANT, "Unknown", Reason.INVALID_SPEC, unknown))
+    if Type.PROGRESSING in previous:
+        still = "nothing is changed until the spec can be carried out"
+        findings.append(Finding(Type.PROGRESSING, "False", Reason.INVALID_SPEC, still))
+    said = {str(finding.type) for finding in findings} | {str(Type.RECONCILING)}
+    kept = [dict(item) for kind, item in previous.items() if kind in set(Type) and kind not in said]
     return {
-        **old,
+        **observed.old_status,
         "observedGeneration": observed.generation,
-        "conditions": conditions(observed, [*findings, *kept], now=now),
+        "conditions": [*conditions(observed, findings, now=now), *kept],
     }

@@ -12,8 +12,8 @@ import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
+from detinf.api.reading import Problem
 from detinf.api.types import EnvironmentVariable, Spec
-from detinf.api.validation import Problem
 from detinf.engines.profile import AllowedFlag, Argument, LockedFlags, Profile, base
 from detinf.guard.layout import SERVING_FLAGS
 

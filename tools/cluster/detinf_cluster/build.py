@@ -56,6 +56,7 @@ PROGRAMS = {
         Program("npu-device-plugin", "kube", "./npu/cmd", 60, ("-ldflags", "-s -w")),
         Program("pause", "pause", ".", 5, ("-ldflags", "-s -w")),
         Program("runc", "runc", "github.com/opencontainers/runc", 40, ("-tags", "seccomp"), cgo=True),
+        Program("health", "health", ".", 80, ("-ldflags", "-s -w")),
         Program("helm", "helm", "helm.sh/helm/v4/cmd/helm", 150, ("-ldflags", "-s -w")),
     )
 }
@@ -126,6 +127,7 @@ def _build(program: Program, source: Path, target: Path) -> None:
             done = f"{len(lines)} packages compiled of at most {packages}"
             say(f"  {program.name}: {done}, {spent:.0f} s, about {left:.0f} s left")
     reader.join()
+    process.stderr.close()
     if process.returncode:
         raise ClusterError(f"building {program.name} failed: {''.join(lines)[-1500:].strip()}")
     seconds = time.monotonic() - began

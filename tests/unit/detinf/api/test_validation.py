@@ -150,7 +150,7 @@ def test_a_hubs_source_that_got_past_the_schema_is_held_to_a_commit(
         ({"spec": {}}, "spec.model "),
         ({"spec": {"model": {"source": CLAIM, "dtype": "auto"}}}, "spec.model.dtype "),
         ({"spec": {"model": {"source": CLAIM}, "replicas": "many"}}, "spec.replicas "),
-        ({"spec": {"model": {"source": CLAIM}, "scheduling": {"tolerations": [7]}}}, "spec.scheduling.tolerations.0 "),
+        ({"spec": {"model": {"source": CLAIM}, "scheduling": {"tolerations": [7]}}}, "spec.scheduling.tolerations[0] "),
     ],
 )
 def test_a_resource_that_cannot_be_read_is_one_problem_and_no_exception(manifest: dict[str, Any], field: str) -> None:

@@ -1,0 +1,84 @@
+"""One replica in a word, a reason, and why it is not serving."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from detinf.api import names
+from detinf.api.conditions import Reason
+from detinf.cluster.port import Manifest
+from detinf.controller import pods
+from detinf.controller.observed import Replica
+from detinf.controller.trouble import pod_trouble, refused_pod
+from detinf.documents import Phase
+
+LOADING = frozenset({Phase.WAITING_FOR_ATTESTATION, Phase.WAITING_FOR_ENGINE})
+PHASE_STATES = {
+    Phase.WAITING_FOR_ATTESTATION: ("Starting", Reason.REPLICA_STARTING),
+    Phase.WAITING_FOR_ENGINE: ("Starting", Reason.REPLICA_STARTING),
+    Phase.WAITING_FOR_REFERENCES: ("Qualifying", Reason.REPLICA_QUALIFYING),
+    Phase.ANSWERING: ("Qualifying", Reason.REPLICA_QUALIFYING),
+    Phase.WAITING_FOR_BASELINE: ("Qualifying", Reason.REPLICA_QUALIFYING),
+    Phase.GATING: ("Gating", Reason.REPLICA_GATING),
+    Phase.GATE_FAILED: ("Failed", Reason.GATE_FAILED),
+}
+
+
+@dataclass(frozen=True)
+class ReplicaState:
+    """What status says of one replica."""
+
+    state: str
+    """As in ``status.replicaStates``."""
+    reason: Reason
+    words: str = ""
+    """Why it is not serving."""
+
+    @property
+    def serves(self) -> bool:
+        """Whether users are sent to it."""
+        return self.state in {"Serving", "Diverged"}
+
+
+def replica_state(replica: Replica, *, isolated: bool, events: Sequence[Manifest] = ()) -> ReplicaState:
+    """Return the state of one replica.
+
+    Args:
+        replica: its StatefulSet, pod and report.
+        isolated: whether it was taken out of the Service.
+        events: the Events about its pod, or about its StatefulSet where there is no pod.
+    """
+    pod, report = replica.pod, replica.report
+    if pod is None:
+        refused = refused_pod(events)
+        if refused is not None:
+            return ReplicaState(refused.state, refused.reason, refused.words)
+        return ReplicaState("Pending", Reason.REPLICA_PENDING, "its pod is being created")
+    if isolated:
+        words = "it diverged; only another boot that passes the gate serves again"
+        return ReplicaState("Isolated", Reason.REPLICA_ISOLATED, words)
+    if replica.ready:
+        if replica.evidence:
+            words = "it diverged, and no peer proves that it is alone in that"
+            return ReplicaState("Diverged", Reason.DIVERGENCE_DETECTED, words)
+        return ReplicaState("Serving", Reason.ALL_SERVING)
+    if report is None or report.boot is None or report.phase in LOADING:
+        # A probe whose engine is not there knows less than the kubelet, which has the guard's own words.
+        found = pod_trouble(pod, events)
+        if found is not None:
+            return ReplicaState(found.state, found.reason, found.words)
+    if report is None or report.boot is None:
+        return _not_attested(pod)
+    state, reason = PHASE_STATES.get(report.phase, ("Starting", Reason.REPLICA_STARTING))
+    words = "; ".join(report.reasons[:2]) if state in {"Failed", "Gating"} else ""
+    return ReplicaState(state, reason, words)
+
+
+def _not_attested(pod: Manifest) -> ReplicaState:
+    if pods.container_status(pod, names.ENGINE_CONTAINER).get("state", {}).get("running"):
+        return ReplicaState("Starting", Reason.REPLICA_STARTING, "the engine is loading")
+    if pods.condition(pod, "PodScheduled"):
+        return ReplicaState("Pending", Reason.REPLICA_PENDING, "its containers are being created")
+    scheduler = pod.get("spec", {}).get("schedulerName", "default-scheduler")
+    return ReplicaState("Pending", Reason.REPLICA_PENDING, f"scheduler {scheduler} has not looked at its pod yet")
