@@ -154,6 +154,8 @@ def _other_tie(emission: Emission, _number: int, chance: random.Random) -> Emiss
     if len(emission.top) < 2 or emission.top[-1][0] == emission.token or chance.random() < 0.5:
         return emission
     token, value = emission.top[-1]
+    if token + 1 in {emission.token, *(listed for listed, _ in emission.top)}:
+        return emission  # a list has no token twice
     return emission._replace(top=(*emission.top[:-1], (token + 1, value)))
 
 

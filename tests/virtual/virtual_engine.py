@@ -158,11 +158,7 @@ class VirtualEngine:
         self.dropped = 0
         self.tenants = 0
         self.pages = [metrics.render(engine, model="sim", started=self.started)]
-        size = engine.model.vocabulary_size
-        self.prompts = [
-            [self.chance.randrange(size) for _ in range(self.chance.choice([3, 20, 60, 200]))]
-            for _ in range(TENANT_PROMPTS)
-        ]
+        self.prompts = prompts_of(engine.model.vocabulary_size)
 
     # Time ----------------------------------------------------------------------------------------------------------
 
@@ -370,6 +366,16 @@ class VirtualEngine:
         elif chance.random() < chaos.rounded:
             digits = chance.choice([2, 4, 6, 8])
             given["logprobs"]["token_logprobs"] = [round(value, digits) for value in values]
+
+
+@functools.lru_cache(maxsize=4)
+def prompts_of(vocabulary_size: int) -> list[list[int]]:
+    """Return the prompts of all tenants."""
+    chance = random.Random(vocabulary_size)
+    return [
+        [chance.randrange(vocabulary_size) for _ in range(chance.choice([3, 20, 60, 200]))]
+        for _ in range(TENANT_PROMPTS)
+    ]
 
 
 @functools.lru_cache(maxsize=4096)
