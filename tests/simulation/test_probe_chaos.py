@@ -47,19 +47,18 @@ async def rounds(names: list[str], trace: Path) -> list[Round]:
     """Ask an engine alone and in company while it misbehaves."""
     limits = Limits(16, 4096, 4096, chunked_prefill=True, prefix_caching=True, kv_blocks=40)
     settings = Settings(HashModel(1000, b"test"), limits=limits, step_seconds=0.0005, boot=BOOT, trace=trace)
-    references = propose(1000, [], 4096, 16)
+    asked = propose(1000, [], 4096, 16).items[:4]
     async with running_server(settings) as (url, server), EngineClient(url, "sim", boot=BOOT) as client:
         expected = {}
-        for item in references.items:
+        for item in asked:
             answer = await client.ask(item)
             assert isinstance(answer, Observation), answer
             expected[item.name] = answer
         probing = Prober(client, Promise.TOKENS_AND_LOGPROBS, 4096, Trace(trace, BOOT))
         server.active.switch(names)
-        first = references.items[0]
-        seen = await probing.solo(first, expected[first.name])
+        seen = await probing.solo(asked[0], expected[asked[0].name])
         for _ in range(10):
-            cohort = await probing.width(references.items[:4], expected)
+            cohort = await probing.width(asked, expected)
             seen += cohort
             if all(item.verdict is not Verdict.INCONCLUSIVE for item in cohort):
                 break
