@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from detinf_sim.counters import EDGES, Counters
 from detinf_sim.faults import Active
 from detinf_sim.metrics import render
 from detinf_sim.model import HashModel, add_ulps
@@ -133,6 +134,9 @@ def test_preempted_request_is_computed_again_and_the_trace_says_so() -> None:
         name: run([request], SimEngine(MODEL, Limits()))[name] for name, request in zip(answers, listed, strict=True)
     }
     assert engine.counters.preemptions == sum(record.preemptions for record in engine.trace) == 1
+    # As in vLLM, nobody is admitted in a step for which somebody lost his place.
+    (step,) = [record for record in engine.trace if record.preemptions]
+    assert (step.requests, step.waiting) == (("r0",), 1)
     again = [
         (count, computed)
         for record in engine.trace
@@ -251,6 +255,19 @@ def test_answer_ends_at_the_end_token_unless_told_otherwise() -> None:
         lengths.add((len(run([request], engine)["r"]), next(iter(engine.counters.finished))))
     assert {reason for _, reason in lengths} >= {"stop"}
     assert all(reason == "stop" or length == 40 for length, reason in lengths)
+
+
+def test_end_token_ends_no_answer_that_has_to_be_longer() -> None:
+    every = frozenset(range(500))
+    answers = run([Request("r", [3], max_tokens=9, min_tokens=5, stop_ids=every)], SimEngine(MODEL, Limits()))
+    assert len(answers["r"]) == 5
+
+
+def test_bucket_edges_are_inclusive() -> None:
+    counters = Counters()
+    counters.book_iteration(256)
+    assert counters.buckets[EDGES.index(128)] == 0
+    assert counters.buckets[EDGES.index(256)] == 1
 
 
 def test_prompt_that_cannot_fit_is_refused_in_vllms_words() -> None:

@@ -16,6 +16,7 @@ from detinf_sim.limits import Lifetime, Limits
 from detinf_sim.model import HashModel
 from detinf_sim.scheduler import SimEngine
 from detinf_sim.sequences import Emission, Request
+from detinf_sim.situation import Situation
 
 MODEL = HashModel(500, b"test")
 Answers = dict[str, list[Emission]]
@@ -97,12 +98,13 @@ CHUNKS = Limits(8, 64, 4096, chunked_prefill=True)
 CACHE = Limits(prefix_caching=True, block_size=4)
 SEEDED = {"temperature": 0.8, "top_k": 50, "top_p": 0.95}
 SAME = ask("same", 7)
+LONGER = ask("same", 9)
 ONE = Workload(((0, ask()),))
 WITHOUT_LOGPROBS = Workload(((0, ask(logprobs=None)),))
 SAMPLED = Workload(((0, ask(temperature=1.0)),))
 
-SMALLEST: dict[str, tuple[Workload, Workload | None]] = {
-    # The smallest workload that shows it, and one with an ingredient less (none: it needs nothing).
+SMALLEST: dict[str, tuple[Workload, ...]] = {
+    # The smallest workload that shows it, and others with an ingredient less (none: it needs nothing).
     "F01": (Workload(together(9)), Workload(together(8))),
     "F02": (Workload(together(65), WIDE), Workload(together(64), WIDE)),
     "F03": (
@@ -121,10 +123,16 @@ SMALLEST: dict[str, tuple[Workload, Workload | None]] = {
     "F07": (
         Workload(((0, SAME), (20, replace(SAME, identifier="again")), (20, ask("beside"))), CACHE),
         Workload(((0, SAME), (20, replace(SAME, identifier="again"))), CACHE),
+        Workload(((0, LONGER), (20, replace(LONGER, identifier="again")), (20, ask("beside"))), CACHE),
     ),
     "F08": (Workload(together(2)), ONE),
     "F09": (Workload(((0, ask("a", 9)), (0, ask("b", 5)))), Workload(((0, ask("b", 5)), (0, ask("a", 9))))),
-    "F10": (Workload(together(8, **SEEDED)), Workload(together(7, **SEEDED))),
+    "F10": (
+        Workload(together(8, **SEEDED)),
+        Workload(together(7, **SEEDED)),
+        Workload(together(8, temperature=0.8)),
+        Workload(together(8, top_k=50)),
+    ),
     "F11": (SAMPLED, ONE),
     "F12": (SAMPLED, ONE),
     "F13": (
@@ -142,6 +150,7 @@ SMALLEST: dict[str, tuple[Workload, Workload | None]] = {
     "F16": (
         Workload(together(2), Limits(speculative_tokens=3)),
         Workload(together(1), Limits(speculative_tokens=3)),
+        Workload(together(2)),
     ),
     "F17": (
         Workload(((0, ask("a")), (0, ask("b", adapter="poems")))),
@@ -150,7 +159,7 @@ SMALLEST: dict[str, tuple[Workload, Workload | None]] = {
     "F18": (ONE, WITHOUT_LOGPROBS),
     "F19": (ONE, WITHOUT_LOGPROBS),
     "F20": (ONE, WITHOUT_LOGPROBS),
-    "F21": (ONE, None),
+    "F21": (ONE,),
     "F22": (Workload(together(2)), ONE),
     "F22b": (Workload(together(2, length=128)), Workload(together(2, length=121))),
     "F23": (replace(ONE, idle_peers=1), ONE),
@@ -163,6 +172,7 @@ SMALLEST: dict[str, tuple[Workload, Workload | None]] = {
     "F27": (
         Workload(((0, ask("a")), (0, ask("b", logprobs=20)))),
         Workload(((0, ask("a", logprobs=20)), (0, ask("b", logprobs=20)))),
+        Workload(((0, ask("a", presence_penalty=0.5)),)),
     ),
     "F28": (Workload(((0, ask(max_tokens=40)),)), Workload(((0, ask(max_tokens=40, logprobs=None)),))),
     "F29": (ONE, WITHOUT_LOGPROBS),
@@ -185,15 +195,15 @@ def test_every_fault_has_its_smallest_workload() -> None:
 
 @pytest.mark.parametrize("name", FAULTS)
 def test_fault_strikes_from_its_smallest_workload_on(name: str) -> None:
-    smallest, smaller = SMALLEST[name]
+    smallest, *smaller = SMALLEST[name]
     right = smallest.solo()
     assert smallest.run(Active()) == right  # the workload itself changes nothing
     active = Active([name])
     assert smallest.run(active) != right
     assert active.struck[name] > 0
-    if smaller is not None:
+    for lacking in smaller:
         active = Active([name])
-        assert smaller.run(active) == smaller.solo()
+        assert lacking.run(active) == lacking.solo()
         assert active.struck == {}
 
 
@@ -203,7 +213,7 @@ def test_numeric_faults_change_no_token() -> None:
 
     # These are of the kind that comparing texts never sees.
     for name in ("F01", "F02", "F03", "F04", "F08", "F15", "F18", "F19", "F20", "F22", "F22b", "F25"):
-        smallest, _ = SMALLEST[name]
+        smallest = SMALLEST[name][0]
         assert tokens(smallest.run(Active([name]))) == tokens(smallest.solo()), name
 
 
@@ -215,6 +225,56 @@ def test_fault_of_a_share_strikes_about_that_share() -> None:
     per_request = Active(["F26"])
     Workload(together(8000, length=1, max_tokens=1)).run(per_request)
     assert 1 <= per_request.struck["F26"] < 24  # one in a thousand
+
+
+def test_penalties_of_a_neighbour_are_enough_for_f27() -> None:
+    active = Active(["F27"])
+    Workload(((0, ask("a")), (0, ask("b", presence_penalty=0.5)))).run(active)
+    assert active.struck == {"F27": 8}  # the neighbour's, not its own
+
+
+def test_generator_stands_one_draw_behind_for_each_part_that_is_not_the_last() -> None:
+    engine = SimEngine(MODEL, CHUNKS, Active(["F30"]))
+    engine.submit(ask("a", 3 * 64 + 1, temperature=1.0))
+    while not engine.counters.generation_tokens:
+        engine.step(0.0)
+    assert engine.running[0].wounds == {"F30": Effect(rewind=3)}
+
+
+def test_situation_says_what_the_step_held() -> None:
+    seen: list[Situation] = []
+
+    def look(situation: Situation) -> bool:
+        seen.append(situation)
+        return False
+
+    active = Active(["look"], known={"look": Fault("look", "looks", look, Effect())})
+    engine = SimEngine(MODEL, CACHE, active, lifetime=Lifetime(launch=7, replica=2, started=100.0))
+    engine.submit(ask("a", 6, logprobs=20, temperature=0.5, top_k=3, seed=4))
+    engine.step(101.0)
+    engine.submit(ask("b", 9, logprobs=5, adapter="poems", frequency_penalty=0.1))
+    engine.submit(ask("c", 4, prompt_logprobs=True))
+    engine.step(102.0)
+    engine.step(103.0)
+    first, *mixed = seen[:4]
+    decoding = seen[4:]
+    assert (first.width, first.tokens, first.prefills, first.decodes, first.emits) == (1, 6, 1, 0, True)
+    assert (first.launch, first.replica, first.age, first.busy, first.step) == (7, 2, 1.0, 1, 1)
+    assert (first.temperature, first.cuts, first.seed, first.length) == (0.5, True, 4, 6)
+    assert [item.request for item in mixed] == ["a", "b", "c"]
+    assert [item.row for item in mixed] == [0, 1, 2]
+    assert [item.above for item in mixed] == [0, 7, 9]
+    assert [item.prefilling for item in mixed] == [False, True, True]
+    assert [item.others_logprobs for item in mixed] == [5, 20, 20]
+    assert [item.others_penalised for item in mixed] == [1, 0, 1]
+    assert [item.others_adapters for item in mixed] == [1, 0, 1]
+    assert {(item.tokens, item.prefills, item.decodes, item.padding, item.busy) for item in mixed} == {(14, 2, 1, 0, 1)}
+    assert [item.padding for item in decoding] == [1, 1, 1]  # three rows in a graph of four
+    while engine.has_work:
+        engine.step(104.0)
+    engine.submit(ask("d"))
+    engine.step(105.0)
+    assert (seen[-1].busy, seen[-1].row, seen[-1].above) == (2, 0, 0)
 
 
 def test_sentinel_counts_each_of_several_faults_for_itself() -> None:

@@ -78,7 +78,7 @@ def test_prompt_logprobs_are_those_of_the_tokens_that_were_emitted() -> None:
     st.sampled_from([0.1, 0.8, 1.0, 2.0]),
     st.integers(-1, 30),
     st.sampled_from([0.05, 0.5, 0.95, 1.0]),
-    st.sampled_from([0.0, 0.05, 0.5]),
+    st.sampled_from([0.0, 0.05, 0.5, 1.0]),
 )
 def test_sampler_agrees_with_its_definition(
     number: int, uniform: float, temperature: float, top_k: int, top_p: float, min_p: float

@@ -219,6 +219,7 @@ async def test_several_api_servers_say_no_start_time_and_count_apart() -> None:
         await asyncio.gather(*(post(session, url, max_tokens=24) for _ in range(8)))
         async with session.get(f"{url}/metrics") as response:
             page = await response.text()
+        assert "vllm:generation_tokens_total" in page
         assert "process_start_time_seconds" not in page
         emitting = [record for record in server.engine.trace if record.width]
         assert server.engine.counters.iterations > len(emitting)
