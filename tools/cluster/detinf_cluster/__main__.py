@@ -62,7 +62,10 @@ def parser() -> argparse.ArgumentParser:
     load.add_argument("archive", type=Path, help="the OCI archive's file")
     build = command("build", "have programs ready: built, or downloaded with --from release")
     build.add_argument(
-        "programs", nargs="*", metavar="PROGRAM", help="kube, runc, pause, npu-device-plugin, helm (default: kube)"
+        "programs",
+        nargs="*",
+        metavar="PROGRAM",
+        help="kube (the default), helm, health, runc, pause, npu-device-plugin",
     )
     for one in (up, build, kubectl):
         one.add_argument("--from", dest="source", metavar="SOURCE", help="build, release or a folder; see above")
