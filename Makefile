@@ -61,6 +61,7 @@ images: venv ## build the container images with buildah on a debootstrap base
 
 bench: venv ## the numbers in the README, measured again
 	@$(BIN)/python benchmarks/sidecar_memory.py
+	@$(BIN)/python benchmarks/core.py
 
 clean: ## forget environments and build results of this checkout (caches stay)
 	rm -rf .venv .venv-try build .mypy_cache .ruff_cache .pytest_cache .hypothesis

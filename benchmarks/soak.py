@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import multiprocessing
+import resource
 import sys
 import time
 from collections import Counter
@@ -51,9 +52,11 @@ def main() -> int:
         for name, tally in pool.imap_unordered(portion, jobs):
             tallies[name].add(tally)
     seconds = time.monotonic() - start
-    print(f"{seconds:.0f} s with {options.processes} processes")
+    spent = resource.getrusage(resource.RUSAGE_CHILDREN)
+    processor = spent.ru_utime + spent.ru_stime
+    print(f"{seconds:.0f} s with {options.processes} processes, {processor:.0f} s of processor time")
     for name, tally in tallies.items():
-        print(f"\n{name}: {tally.comparisons} comparisons in {sum(tally.rounds.values())} rounds")
+        print(f"\n{name}: {tally.comparisons} comparisons in {tally.runs} rounds")
         print(f"  FAIL {len(tally.failures)}   conclusive {tally.conclusive:.1%} of the comparisons")
         reasons: Counter[str] = Counter()
         for (relation, verdict, reason), count in sorted(tally.rounds.items()):

@@ -16,6 +16,7 @@ from detinf.api.types import Promise
 from detinf.documents import Reference, References, Verdict
 from detinf.probe.disturbances import LAUNCHES, TOGETHER_TOKENS
 from detinf.probe.observation import Observation
+from detinf.probe.reasons import Reason
 from detinf.probe.references import propose_from
 from detinf.probe.relations import Prober
 from detinf.probe.verdict import Round
@@ -86,6 +87,11 @@ class Tally:
         self.compared += other.compared
         self.failures += other.failures
         self.booked += other.booked
+
+    @property
+    def runs(self) -> int:
+        """Rounds, without those that had no witness to begin with."""
+        return sum(count for (_, _, reason), count in self.rounds.items() if reason != Reason.TRACE_MISSING)
 
     @property
     def comparisons(self) -> int:
@@ -190,7 +196,7 @@ def soak(
         known: references and right answers.
         seed: of everything that happens by chance.
         comparisons: the end, in answers compared.
-        runs: the end, in rounds.
+        runs: the end, in rounds that could have been proven.
         relations: ``solo`` where requests alone are to be asked, too.
     """
     chance = random.Random(seed)
@@ -202,7 +208,7 @@ def soak(
             tally.book(outcome)
             if comparisons is not None and tally.comparisons >= comparisons:
                 return tally
-            if runs is not None and sum(tally.rounds.values()) >= runs:
+            if runs is not None and tally.runs >= runs:
                 return tally
             if tally.comparisons - start >= COMPARISONS_OF_A_LIFETIME:
                 break

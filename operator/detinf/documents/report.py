@@ -52,9 +52,9 @@ class Cell(Part):
     """One relation under one condition, booked at the width that really ran."""
 
     relation: str
-    """S01, S02 or S03."""
+    """S01 (solo repeat), S02 (baseline), S03 (width), S04 (tokens in one launch) or S05 (a prefill among decodes)."""
     condition: str
-    """Such as ``width=8``."""
+    """Such as ``solo``, ``width=8``, ``tokens=257``, ``tokens>256`` or ``prefill=9``."""
     verdict: Verdict
     """Of the last comparison."""
     reason: str

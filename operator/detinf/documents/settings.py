@@ -23,7 +23,7 @@ class ScheduleSettings(Part):
     solo_interval_seconds: int
     """S01 and S02."""
     width_interval_seconds: int
-    """S03, one width each time."""
+    """S03 at one width, and one of S04 and S05, each time."""
     stale_after_seconds: int
     """A cell without a conclusive comparison for this long is stale."""
 

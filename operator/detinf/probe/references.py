@@ -120,7 +120,7 @@ async def propose_from(
         answer = await ask(scan)
         if isinstance(answer, InconclusiveError):
             return answer
-        text = [token for token in answer.token_ids if token not in special and token < vocabulary_size]
+        text = [token for token in answer.token_ids if token not in special]
         if text:
             greedy = index % GREEDY_EVERY == GREEDY_EVERY - 1
             texts.append(_sampled("text", index, text, greedy=greedy, seed=index + 101))

@@ -1,0 +1,59 @@
+"""The gate's cells on the real engine: what is proposed from its own texts, and that each cell comes together."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from typing import Any
+
+import pytest
+
+from detinf.api.types import Promise
+from detinf.documents import References, Verdict
+from detinf.probe.client import EngineClient
+from detinf.probe.disturbances import disturbances
+from detinf.probe.lifetime import ATTEMPTS
+from detinf.probe.observation import Observation
+from detinf.probe.reasons import Reason
+from detinf.probe.references import propose_from
+from detinf.probe.relations import IDLE_PLUG_TOKENS, Prober
+
+pytestmark = [pytest.mark.vllm, pytest.mark.timeout(900)]
+
+BOOT = "0123456789abcdef0123456789abcdef"
+VOCABULARY = 272
+SPECIAL = tuple(range(256, 272))  # all that are no bytes
+CONTEXT = 1024
+
+
+@pytest.fixture
+async def client(engine: Any) -> AsyncIterator[EngineClient]:
+    async with EngineClient(engine.url, "tiny", boot=BOOT) as client:
+        yield client
+
+
+# As the profile starts it: in an engine that cuts prompts into chunks no launch of 257 tokens is whole.
+@pytest.mark.parametrize("engine", ["stock"], indirect=True)
+async def test_references_of_its_own_texts_pass_in_every_cell_of_the_gate(engine: Any, client: EngineClient) -> None:
+    references = await propose_from(client.ask, VOCABULARY, SPECIAL, CONTEXT)
+    assert isinstance(references, References), references
+    assert {"random", "text", "margin", "entropy"} <= {item.kind for item in references.items}
+    prober = Prober(client, Promise.TOKENS_AND_LOGPROBS, CONTEXT, engine.trace)
+    expected: dict[str, Observation] = {}
+    for item in references.items:
+        outcome, answer = await prober.repeat(item)
+        assert outcome.verdict is Verdict.PASS, outcome
+        assert answer is not None
+        expected[item.name] = answer
+    cells = disturbances(references.items, expected, [2, 8, 16], 0, traced=True)
+    assert [(cell.relation, cell.condition) for cell in cells] == [
+        *(("S03", "width=2"), ("S03", "width=8"), ("S03", "width=16")),
+        *(("S04", "tokens=255"), ("S04", "tokens=256"), ("S04", "tokens=257")),
+        *(("S05", "prefill=9"), ("S05", "prefill=129")),
+    ]
+    for cell in cells:
+        for _ in range(ATTEMPTS):
+            outcome = await cell.run(prober, IDLE_PLUG_TOKENS)
+            assert outcome.verdict is Verdict.PASS or outcome.reason is Reason.NOT_BATCHED, outcome
+            if outcome.verdict is Verdict.PASS and outcome.as_wanted:
+                break
+        assert (outcome.verdict, outcome.condition) == (Verdict.PASS, cell.condition), outcome
