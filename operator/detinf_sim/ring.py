@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from detinf.guard.trace import CAPACITY, OWN, TraceWriter, own_of
+from detinf.guard.trace import CAPACITY, OWN, TraceWriter, own_of, parts_of
 from detinf_sim.scheduler import StepRecord
 
 
@@ -19,7 +19,7 @@ class Ring:
         """Write one step."""
         each = zip(record.requests, record.counts, record.computed, record.prefilling, strict=True)
         own = [
-            OWN.pack(*found, prefilling, count, computed)
+            OWN.pack(*found, prefilling, count, computed if prefilling else 0)
             for identifier, count, computed, prefilling in each
             if (found := own_of(identifier))
         ]
@@ -30,5 +30,5 @@ class Ring:
             waiting=record.waiting,
             preemptions=record.preemptions,
             cached_tokens=record.cached_tokens,
-            own=own,
+            own=parts_of(own),
         )

@@ -58,11 +58,19 @@ def test_ring_holds_prefills_decodes_preemptions_and_cached_tokens_as_they_were(
     assert {entry.number for entry in own} == {1, 3, 5, 7, 9, 11}
     for number in (1, 11):
         entries = [entry for entry in own if entry.number == number]
-        # Where it was not preempted each part begins where the one before ended; and one decode computes one token.
-        starts = [entry.computed for entry in entries]
-        ends = [entry.computed + entry.tokens for entry in entries]
-        restarts = sum(start != end for start, end in zip(starts[1:], ends, strict=False))
+        # Where it was not preempted each part of its reading begins where the one before ended.
+        reads = [entry for entry in entries if entry.prefill]
+        ends = [entry.computed + entry.tokens for entry in reads]
+        restarts = sum(entry.computed != end for entry, end in zip(reads[1:], ends, strict=False))
         assert restarts <= engine.counters.preemptions
-        assert all(entry.tokens == 1 for entry in entries if not entry.prefill)
-        assert ends[-1] == len(prompts[number]) + 20 - 1  # the last token is never computed
+        # Each decode computes one token and gives one, and so does the end of each reading.
+        decodes = [entry for entry in entries if not entry.prefill]
+        assert all((entry.tokens, entry.computed) == (1, 0) for entry in decodes)
+        following = [*entries[1:], None]
+        read_out = sum(
+            entry.prefill and (then is None or not then.prefill or then.computed < entry.computed)
+            for entry, then in zip(entries, following, strict=True)
+        )
+        assert len(decodes) + read_out == 20
+        assert ends[0] <= len(prompts[number])
         assert entries[0].prefill

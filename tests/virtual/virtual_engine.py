@@ -387,7 +387,7 @@ def step_of(record: StepRecord) -> Step:
     """Return a step as the trace's reader gives it."""
     each = zip(record.requests, record.counts, record.computed, record.prefilling, strict=True)
     own = tuple(
-        Own(*found, prefilling, count, computed)
+        Own(*found, prefilling, count, computed if prefilling else 0)
         for identifier, count, computed, prefilling in each
         if (found := _own(identifier))
     )

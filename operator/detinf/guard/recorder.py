@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from detinf.guard.layout import BOOT_VARIABLE, TRACE_VARIABLE
-from detinf.guard.trace import OWN, TraceWriter, own_of
+from detinf.guard.trace import OWN, Part, TraceWriter, own_of, parts_of
 
 SCHEDULER_MODULE = "vllm.v1.core.sched.scheduler"
 
@@ -30,9 +30,13 @@ class Recorder:
         """Start with no requests known."""
         self.writer = writer
         self.own: dict[str, tuple[bytes, int]] = {}
+        """Requests of our own: cohort and number."""
         self.reading: dict[str, int] = {}
         """Requests that are reading, and how many tokens each has to read."""
         self.preempted = 0
+        self.same: dict[str, int] | None = None
+        """What the last step held, if it was one token of each."""
+        self.parts: list[Part] = []
 
     def record(self, scheduler: Any, output: Any) -> None:
         """Record one step."""
@@ -48,11 +52,17 @@ class Recorder:
         for identifier in prefills:
             if requests[identifier].num_computed_tokens >= self.reading[identifier]:
                 del self.reading[identifier]
-        entries = []
-        for identifier, (cohort, number) in self.own.items():
-            if tokens := scheduled.get(identifier):
-                computed = requests[identifier].num_computed_tokens - tokens
-                entries.append(OWN.pack(cohort, number, identifier in prefills, tokens, computed))
+        only_decodes = not prefills and output.total_num_scheduled_tokens == len(scheduled)
+        if not (only_decodes and scheduled == self.same):
+            # Nearly every step holds what the one before held, one token of each: then its parts are ready.
+            self.parts = parts_of(
+                [
+                    self._entry(requests[identifier], own, tokens, prefill=identifier in prefills)
+                    for identifier, own in self.own.items()
+                    if (tokens := scheduled.get(identifier))
+                ]
+            )
+            self.same = dict(scheduled) if only_decodes else None
         self.writer.write(
             tokens=output.total_num_scheduled_tokens,
             width=len(scheduled),
@@ -60,9 +70,13 @@ class Recorder:
             waiting=len(scheduler.waiting),
             preemptions=self.preempted,
             cached_tokens=cached,
-            own=entries,
+            own=self.parts,
         )
         self.preempted = 0
+
+    @staticmethod
+    def _entry(request: Any, own: tuple[bytes, int], tokens: int, *, prefill: bool) -> bytes:
+        return OWN.pack(own[0], own[1], prefill, tokens, request.num_computed_tokens - tokens if prefill else 0)
 
     def _admit(self, requests: Any, output: Any) -> int:
         """Take note of the requests that begin to read; return how many tokens of new ones were cached."""

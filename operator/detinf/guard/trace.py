@@ -35,11 +35,12 @@ COUNT_OFFSET = 128
 Where the newest record is; each record says itself what it is."""
 COUNT_BITS = 48
 HEADER_BYTES = 4096
-RECORD = struct.Struct("<QQQIIIIIIIHHHHI")
+HEAD = struct.Struct("<QQQIIIIIIIHHHH")
+RECORD = struct.Struct(HEAD.format + "I")
 """index, step, CLOCK_MONOTONIC ns, tokens, width, prefills, decodes, waiting, preemptions, cached tokens, part, own in
 this record, own in the step, reserved, checksum of all before and of the own entries."""
 OWN = struct.Struct("<8sHHII")
-"""cohort, number, 1 for a prefill, tokens scheduled, tokens computed before."""
+"""cohort, number, 1 for a prefill, tokens scheduled, tokens computed before (of a prefill; 0 for a decode)."""
 OWN_PER_RECORD = 48
 RECORD_BYTES = 1024
 CAPACITY = 8192
@@ -60,7 +61,7 @@ class Own:
     tokens: int
     """Tokens scheduled for it in the step."""
     computed: int
-    """Tokens of it that were computed before the step."""
+    """Tokens of it that were computed before the step; 0 for a decode."""
 
 
 @dataclass(frozen=True)
@@ -96,8 +97,27 @@ def own_id(cohort: bytes, number: int) -> str:
 
 
 def checksum(head: bytes, own: bytes) -> int:
-    """Return the checksum of a record: of its head without the checksum, and of its own entries."""
-    return zlib.crc32(own, zlib.crc32(head[:-4]))
+    """Return the checksum of a record: of its own entries, and of its head without the checksum."""
+    return zlib.crc32(head[:-4], zlib.crc32(own))
+
+
+@dataclass(frozen=True)
+class Part:
+    """The own entries of one record, made ready; a step that holds the same as the one before it has the same parts."""
+
+    entries: bytes
+    count: int
+    checksum: int
+
+
+def parts_of(entries: Sequence[bytes]) -> list[Part]:
+    """Return the parts of a step: at least one, and no more than ``MOST_OWN`` entries."""
+    parts = []
+    for start in range(0, max(1, min(len(entries), MOST_OWN)), OWN_PER_RECORD):
+        listed = entries[start : min(start + OWN_PER_RECORD, MOST_OWN)]
+        joined = b"".join(listed)
+        parts.append(Part(joined, len(listed), zlib.crc32(joined)))
+    return parts
 
 
 def count_word(records: int) -> int:
@@ -155,28 +175,20 @@ class TraceWriter:
         waiting: int,
         preemptions: int,
         cached_tokens: int,
-        own: Sequence[bytes],
+        own: Sequence[Part],
         monotonic_ns: int | None = None,
     ) -> None:
-        """Write one step; ``own`` are packed entries of ``OWN``."""
+        """Write one step; ``own`` are its parts, one at least."""
         self.steps += 1
         now = time.monotonic_ns() if monotonic_ns is None else monotonic_ns
-        own = own[:MOST_OWN]
-        part = start = 0
-        while part == 0 or start < len(own):
-            listed = own[start : start + OWN_PER_RECORD]
-            entries = b"".join(listed)
-            index = self.records
-            head = RECORD.pack(
-                *(index, self.steps, now, tokens, width, prefills, width - prefills, waiting, preemptions),
-                *(cached_tokens, part, len(listed), len(own), 0, 0),
-            )
-            offset = HEADER_BYTES + index % self.capacity * RECORD_BYTES
-            whole = head[:-4] + checksum(head, entries).to_bytes(4, "little") + entries
+        step = (self.steps, now, tokens, width, prefills, width - prefills, waiting, preemptions, cached_tokens)
+        count = sum(part.count for part in own)
+        for number, part in enumerate(own):
+            head = HEAD.pack(self.records, *step, number, part.count, count, 0)
+            offset = HEADER_BYTES + self.records % self.capacity * RECORD_BYTES
+            whole = head + zlib.crc32(head, part.checksum).to_bytes(4, "little") + part.entries
             self._map[offset : offset + len(whole)] = whole
-            self.records = index + 1
-            start += OWN_PER_RECORD
-            part += 1
+            self.records += 1
         self._count[0] = count_word(self.records)
 
     def remove(self) -> None:

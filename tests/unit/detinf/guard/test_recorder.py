@@ -107,7 +107,7 @@ def test_chunked_prompt_is_a_prefill_until_it_is_read_and_then_a_decode(
     ] == [
         (3, True, 6, 0),
         (3, True, 4, 6),
-        (3, False, 1, 10),
+        (3, False, 1, 0),
     ]
     assert second.own[0].cohort == third.own[0].cohort == COHORT
 
@@ -157,7 +157,7 @@ def test_preempted_request_reads_its_answer_again_before_it_decodes(
         (True, 10, 0),
         (True, 8, 4),
         (True, 3, 12),
-        (False, 1, 15),
+        (False, 1, 0),
     ]
     assert [step.cached_tokens for step in steps()] == [0, 0, 0, 0]
 
@@ -199,3 +199,30 @@ def test_installed_guard_is_found_as_a_plugin_of_vllm(tmp_path: Path) -> None:
     (found,) = importlib.metadata.distributions(path=[str(tmp_path / "guard")])
     (point,) = found.entry_points
     assert (point.group, point.name, point.value) == ("vllm.general_plugins", "detinf", "detinf.guard.plugin:register")
+
+
+def test_steps_that_hold_the_same_are_written_alike_until_one_holds_another(
+    scheduler: Scheduler, steps: Callable[[], tuple[Step, ...]]
+) -> None:
+    other = f"cmpl-{own_id(COHORT, 4)}-0-00000000"
+    scheduler.requests = {OWN: Request(2), other: Request(2)}
+    for tokens, new in (
+        ({OWN: 2}, (OWN,)),
+        ({OWN: 1}, ()),
+        ({OWN: 1}, ()),
+        ({OWN: 1, other: 2}, (other,)),
+        ({OWN: 1, other: 1}, ()),
+        ({OWN: 1, other: 1}, ()),
+        ({other: 1}, ()),
+    ):
+        scheduler.plan = lambda tokens=tokens, new=new: scheduler.step(dict(tokens), new=new)
+        scheduler.schedule()
+    assert [[(own.number, own.prefill, own.tokens) for own in step.own] for step in steps()] == [
+        [(3, True, 2)],
+        [(3, False, 1)],
+        [(3, False, 1)],
+        [(3, False, 1), (4, True, 2)],
+        [(3, False, 1), (4, False, 1)],
+        [(3, False, 1), (4, False, 1)],
+        [(4, False, 1)],
+    ]

@@ -23,6 +23,7 @@ from detinf.guard.trace import (
     count_word,
     own_id,
     own_of,
+    parts_of,
 )
 from detinf.probe.trace import Trace, Window
 
@@ -33,7 +34,7 @@ COHORT = b"cohort-1"
 def write(writer: TraceWriter, own: int = 0, **values: int) -> None:
     entries = [OWN.pack(COHORT, number, 0, 1, 10 + number) for number in range(own)]
     known = {"tokens": 8, "width": 8, "prefills": 2, "waiting": 3, "preemptions": 1, "cached_tokens": 7}
-    writer.write(**(known | values), own=entries)
+    writer.write(**(known | values), own=parts_of(entries))
 
 
 @pytest.fixture
@@ -209,12 +210,12 @@ def test_any_bytes_give_steps_that_were_written_or_a_gap(
 def test_reader_beside_a_writer_sees_no_step_that_was_not_written(path: Path) -> None:
     """A process writes as fast as it can, through many turns of a small ring, while we read."""
     code = (
-        "import sys\nfrom pathlib import Path\nfrom detinf.guard.trace import OWN, TraceWriter\n"
+        "import sys\nfrom pathlib import Path\nfrom detinf.guard.trace import OWN, TraceWriter, parts_of\n"
         f"writer = TraceWriter(Path(sys.argv[1]), {BOOT!r}, capacity=64)\nprint('started', flush=True)\n"
         "for number in range(1, 200_001):\n"
         "    own = [OWN.pack(b'cohort-1', number % 7, 0, 1, number)] * (number % 5)\n"
         "    rest = dict(prefills=0, waiting=0, preemptions=0, cached_tokens=0)\n"
-        "    writer.write(tokens=number, width=number % 5, own=own, **rest)\n"
+        "    writer.write(tokens=number, width=number % 5, own=parts_of(own), **rest)\n"
     )
     process = subprocess.Popen([sys.executable, "-c", code, str(path)], stdout=subprocess.PIPE)
     assert process.stdout is not None
