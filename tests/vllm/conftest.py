@@ -178,7 +178,7 @@ def tiny_model(kit: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 def engine(
     request: pytest.FixtureRequest, kit: Path, tiny_model: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Engine]:
-    """Serve the tiny model: with the profile's arguments, or with prefix caching, chunked prefill and async scheduling.
+    """Serve the tiny model: with the profile's arguments, or with prefix caching and chunked prefill.
 
     A start costs most of a minute, so tests share one engine of each kind, and never both run at once.
     """

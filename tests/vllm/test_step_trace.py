@@ -63,6 +63,9 @@ def own_of_window(window: Window, cohort: bytes) -> dict[int, list[Own]]:
 @pytest.mark.parametrize("width", [2, 8, 16])
 async def test_cohort_is_proven_by_the_step_trace(engine: Any, client: EngineClient, width: int) -> None:
     references = propose(VOCABULARY, [], CONTEXT, width).items[:width]
+    if engine.variant == "caching":
+        # A seeded prompt that is cut into chunks ends vLLM 0.32 on CPU: "CPU Generator does not use offset".
+        references = [item.model_copy(update={"temperature_milli": 0}) for item in references]
     prober = Prober(client, Promise.TOKENS_AND_LOGPROBS, CONTEXT, engine.trace)
     expected = {item.name: await client.ask(item) for item in references}
     assert all(isinstance(answer, Observation) for answer in expected.values())
@@ -93,9 +96,10 @@ async def test_trace_accounts_for_every_token_and_agrees_with_the_engines_counte
         assert len(decodes) == item.max_tokens - 1
         assert all(step.tokens == 1 for step in decodes)
         position = 0
-        for step in own[number]:
+        for step in reads:
             assert step.computed == position
             position += step.tokens
+        assert own[number] == reads + decodes
     assert sum(step.tokens for step in window.steps) == sum(
         len(item.prompt_ids) + item.max_tokens - 1 for item in asked
     )

@@ -184,11 +184,15 @@ class EngineClient:
             return error
 
     async def plug(self, length: int, reference: Reference) -> None:
-        """Hold the scheduler for a step: a long cold prompt with one output token. Its answer does not matter."""
+        """Hold the scheduler for a step: a long cold prompt with one output token. Its answer does not matter.
+
+        It is greedy: vLLM 0.32 on CPU ends where a seeded prompt is cut into chunks ("CPU Generator does not use
+        offset", ``gpu_model_runner.py``).
+        """
         prompt = (reference.prompt_ids * (length // len(reference.prompt_ids) + 1))[:length]
         self.tokens_sent += length
         try:
-            await self.post(self.body(prompt, reference, max_tokens=1))
+            await self.post(self.body(prompt, reference, max_tokens=1) | {"temperature": 0.0})
         except InconclusiveError:
             return
 

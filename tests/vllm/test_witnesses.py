@@ -1,0 +1,70 @@
+"""Witnesses without a step trace on the real engine, held against its step trace, idle and beside tenants."""
+
+from __future__ import annotations
+
+import json
+import secrets
+from collections.abc import AsyncIterator
+from typing import Any
+
+import pytest
+from witness_trials import Trials, references
+
+from detinf.guard.trace import own_id
+from detinf.probe import arithmetic
+from detinf.probe.arithmetic import Sent
+from detinf.probe.client import EngineClient
+from detinf.probe.cohort import Shape, form
+
+pytestmark = [pytest.mark.vllm, pytest.mark.timeout(1800)]
+
+BOOT = "0123456789abcdef0123456789abcdef"
+VOCABULARY = 256
+SHAPES = (Shape(plug_tokens=1000), Shape(plug_tokens=1000, one_request=True), Shape())
+
+
+@pytest.fixture
+async def client(engine: Any) -> AsyncIterator[EngineClient]:
+    async with EngineClient(engine.url, "tiny", boot=BOOT) as opened:
+        await Trials(opened, engine.trace, VOCABULARY).first_step()
+        yield opened
+
+
+@pytest.mark.parametrize("tenants", [0, 6])
+async def test_no_witness_claims_what_did_not_happen(engine: Any, client: EngineClient, tenants: int) -> None:
+    trials = Trials(client, engine.trace, VOCABULARY, tenants=tenants)
+    found = [await trials.one(width, shape) for shape in SHAPES for width in (2, 8, 16)]
+    assert [wrong for trial in found for wrong in trial.wrong()] == []
+    assert all(trial.truth.foreign == (tenants > 0) for trial in found)
+    assert any(trial.claims.decoded > 1 for trial in found)
+    if not tenants:
+        assert all(trial.claims.alone for trial in found)
+        assert any(trial.claims.first for trial in found)
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+async def test_every_form_of_a_cohort_gets_the_answers_that_each_gets_alone(
+    engine: Any, client: EngineClient, shape: Shape
+) -> None:
+    asked = references(8, VOCABULARY, Trials(client, engine.trace, VOCABULARY).generator)
+    alone = [await client.ask(item) for item in asked]
+    assert (await form(client, asked, secrets.token_bytes(8), shape)).answers == alone
+
+
+async def test_cached_tokens_are_known_from_the_answer_and_from_the_counters(engine: Any, client: EngineClient) -> None:
+    (item,) = references(1, VOCABULARY, Trials(client, engine.trace, VOCABULARY).generator, tokens=2)
+    body = client.body(item.prompt_ids, item, max_tokens=2)
+    cohort, position = secrets.token_bytes(8), engine.trace.position()
+    said = []
+    for number in (0, 1):
+        before = await client.metrics()
+        usage = json.loads(await client.post(body, own_id(cohort, number)))["usage"]
+        after = await client.metrics()
+        assert before is not None
+        assert after is not None
+        cached = arithmetic.cached_of_ours(before, after, Sent((len(item.prompt_ids),), (2,)))
+        said.append((arithmetic.cached_tokens(usage, verified=True), cached))
+    window = engine.trace.since(position)
+    first = {own.number: own.computed for step in reversed(window.steps) for own in step.own}
+    assert said == [(first[0], first[0]), (first[1], first[1])]
+    assert first == {0: 0, 1: 128 if engine.variant == "caching" else 0}
