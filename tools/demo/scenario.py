@@ -158,6 +158,8 @@ class Scene:
             self.story.watch(
                 self.describe, self.is_ready, seconds=240 + 20 * self.engine.load_seconds, what="Ready=True"
             )
+            for index in (0, 1):
+                self.proven_by_trace(index)
             self.story.say("look at:  kubectl get detinf demo    and    kubectl describe detinf demo")
 
     def load(self) -> None:
@@ -218,12 +220,27 @@ class Scene:
             if saw["different"]:
                 raise StepError(f"an ungated engine answered: {saw}")
 
+    def proven_by_trace(self, index: int) -> None:
+        """See that the step trace of the engine itself proved what its gate passed.
+
+        Raises:
+            StepError: where there is no trace, and metrics had to do.
+        """
+        rounds = self.probed(index, "detinf_probe_witness_width_count", 'relation="S03"', 'witness="W0"')
+        if not rounds:
+            raise StepError(f"replica {index} passed its gate, and no width was proven by the engine's step trace")
+        self.story.say(f"replica {index}: {rounds:.0f} cohorts proven by the engine's own step trace")
+
     def compared(self) -> float:
         """Return how many answers the probe of replica 1 has found equal, by its metrics."""
-        path = f"/api/v1/namespaces/{self.kubectl.namespace}/pods/{NAME}-1-0:9400/proxy/metrics"
+        return self.probed(1, "detinf_probe_comparisons_total", 'result="equal"')
+
+    def probed(self, index: int, series: str, *labels: str) -> float:
+        """Return a metric of a replica's probe, summed over the series that have these labels."""
+        path = f"/api/v1/namespaces/{self.kubectl.namespace}/pods/{NAME}-{index}-0:9400/proxy/metrics"
         lines = self.kubectl.run("get", "--raw", path).splitlines()
-        series = [line for line in lines if line.startswith("detinf_probe_comparisons_total{")]
-        return sum(float(line.rsplit(" ", 1)[1]) for line in series if 'result="equal"' in line)
+        found = [line for line in lines if line.startswith(f"{series}{{") and all(label in line for label in labels)]
+        return sum(float(line.rsplit(" ", 1)[1]) for line in found)
 
     def controllers(self) -> int:
         """Return how many controller pods there are."""

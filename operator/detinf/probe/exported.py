@@ -42,7 +42,11 @@ class Exported:
         )
         self.cells = Gauge("detinf_probe_cells", "Cells of the ledger by state.", ["state"], registry=self.registry)
         self.width = Histogram(
-            "detinf_probe_witness_width", "Width that was proven.", relation, buckets=WIDTHS, registry=self.registry
+            "detinf_probe_witness_width",
+            "Width that was proven, and by what.",
+            ["relation", "witness"],
+            buckets=WIDTHS,
+            registry=self.registry,
         )
         self.duration = Histogram(
             "detinf_probe_duration_seconds", "Time of a round.", relation, buckets=SECONDS, registry=self.registry
@@ -81,7 +85,7 @@ class Exported:
         self.comparisons.labels(relation, "equal").inc(outcome.comparisons - different)
         self.comparisons.labels(relation, "different").inc(different)
         if outcome.witness.kind != "None":
-            self.width.labels(relation).observe(outcome.witness.width)
+            self.width.labels(relation, outcome.witness.kind).observe(outcome.witness.width)
 
     def refresh(self, ledger: Ledger, *, now: int, stale_after: int, ready: bool) -> None:
         """Bring the gauges that depend on time up to date, before they are shown."""
