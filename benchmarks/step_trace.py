@@ -1,0 +1,121 @@
+"""What the step trace costs the real vLLM: time in each step, and throughput with and without it.
+
+    .venv/bin/python benchmarks/step_trace.py
+
+One engine (vLLM on CPU, 256 sequences), and 256 requests at once that are all our own, the most expensive case. The
+time is taken around all that the recorder does in a step, inside the scheduler. Throughput is measured in pairs on the
+same engine, recorder off and on in turn and in changing order, and given as the ratio of each pair. Prints JSON.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import json
+import random
+import statistics
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(ROOT / "tools" / "vllm_cpu"))
+
+import serve  # noqa: E402 - found through the line above
+
+from detinf.documents import Reference  # noqa: E402 - as above
+from detinf.guard.trace import own_id  # noqa: E402 - as above
+from detinf.probe.client import EngineClient  # noqa: E402 - as above
+from detinf.probe.observation import Observation  # noqa: E402 - as above
+
+WIDTH = 256
+TOKENS = 24
+PAIRS = 16
+PLUGIN = ROOT / "benchmarks" / "step_trace_plugin"
+
+
+async def burst(client: EngineClient, turn: int) -> float:
+    """Ask 256 requests at once; return output tokens per second."""
+    generator = random.Random(turn)  # noqa: S311 - reproducible, not secret
+    cohort = turn.to_bytes(8, "big")
+    items = [
+        Reference(
+            name=str(number),
+            prompt_ids=[generator.randrange(256) for _ in range(8)],
+            max_tokens=TOKENS,
+            temperature_milli=0,
+            seed=0,
+        )
+        for number in range(WIDTH)
+    ]
+    began = time.monotonic()
+    answers = await asyncio.gather(*(client.ask(item, own_id(cohort, place)) for place, item in enumerate(items)))
+    seconds = time.monotonic() - began
+    if not all(isinstance(answer, Observation) for answer in answers):
+        raise SystemExit("the engine did not answer every request")
+    return WIDTH * TOKENS / seconds
+
+
+def switch(off: Path, *, recorded: bool) -> None:
+    """Switch the recorder on or off."""
+    off.unlink(missing_ok=True)
+    if not recorded:
+        off.touch()
+
+
+async def throughput(url: str, off: Path) -> list[float]:
+    """Return, for each pair of bursts, the throughput with the trace over that without."""
+    ratios, turn = [], 1
+    async with EngineClient(url, serve.MODEL, boot=serve.BOOT) as client:
+        await burst(client, turn)
+        for pair in range(PAIRS):
+            rates = {}
+            for recorded in (True, False) if pair % 2 else (False, True):
+                switch(off, recorded=recorded)
+                turn += 1
+                rates[recorded] = await burst(client, turn)
+            ratios.append(rates[True] / rates[False])
+        switch(off, recorded=True)
+        await burst(client, turn + 1)
+    return ratios
+
+
+def figures(steps: Path, ratios: list[float]) -> dict[str, object]:
+    """Return what is printed."""
+    lines = [line.split() for line in steps.read_text().splitlines()]
+    each = [(int(taken) / 1000, int(width), int(began) / 1000) for taken, width, began in lines]
+    full = sorted(taken for taken, width, _ in each if width == WIDTH)
+    # From one full step to the next: a step's time, forward pass included.
+    periods = [then[2] - step[2] for step, then in itertools.pairwise(each) if step[1] == then[1] == WIDTH]
+    low, middle, high = statistics.quantiles(ratios, n=4)
+    return {
+        "microseconds a step at 256 requests, all our own": {
+            "median": round(statistics.median(full), 1),
+            "90 %": round(full[len(full) * 9 // 10], 1),
+            "99 %": round(full[len(full) * 99 // 100], 1),
+            "most": round(full[-1], 1),
+            "share of a step's time": f"{statistics.median(full) / statistics.median(periods):.2%}",
+            "steps": len(full),
+        },
+        "throughput with the trace / without, pairs": {
+            "median": round(middle, 3),
+            "quartiles": [round(low, 3), round(high, 3)],
+            "pairs": len(ratios),
+        },
+    }
+
+
+def main() -> int:
+    """Measure; return 0."""
+    with tempfile.TemporaryDirectory(prefix="detinf-step-trace-") as name:
+        steps = Path(name) / "steps"
+        extra = {"DETINF_BENCH_STEPS": str(steps), "PYTHONPATH": str(PLUGIN)}
+        with serve.from_nothing(added=("--max-num-seqs", str(WIDTH)), extra=extra) as served:
+            ratios = asyncio.run(throughput(served.url, steps.with_name(steps.name + ".off")))
+        print(json.dumps(figures(steps, ratios), indent=1))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
