@@ -21,6 +21,7 @@ pytestmark = pytest.mark.cluster
 ROOT = Path(__file__).resolve().parents[2]
 DOCUMENTS = ROOT / "tests" / "fixtures" / "documents"
 EXAMPLES = sorted((ROOT / "examples").glob("*.yaml"))
+GOLDEN = sorted((ROOT / "tests" / "fixtures" / "resources").glob("*.yaml"))
 SETTINGS = OperatorSettings(
     probe_image="localhost/detinf/probe:dev",
     default_profile="simulated",
@@ -73,6 +74,15 @@ def test_every_child_is_taken_strictly_and_a_second_time_changes_nothing(kubectl
         assert second["metadata"].get("generation") == first["metadata"].get("generation")
         if child["kind"] not in {"StatefulSet", "PodDisruptionBudget"}:
             assert second["metadata"]["resourceVersion"] == first["metadata"]["resourceVersion"]
+
+
+def test_the_children_of_every_golden_resource_are_applied_strictly(kubectl: Kubectl) -> None:
+    assert len(GOLDEN) >= 20
+    for path in GOLDEN:
+        children = children_of(applied_resource(kubectl, path))
+        together = {"apiVersion": "v1", "kind": "List", "items": children}
+        stored = json.loads(kubectl(*APPLY, "-o", "json", given=json.dumps(together)))["items"]
+        assert [found for pair in zip(stored, children, strict=True) for found in missing(*pair)] == [], path.stem
 
 
 QUANTITIES = (

@@ -15,7 +15,7 @@ from detinf.documents import Plan
 from detinf.engines.plan import revision_of
 from detinf.engines.profile import Fact, Profile
 from detinf.guard.hubs import HUBS
-from detinf.topology import expected
+from detinf.topology.expected import LabelNames
 
 DESIGN = "docs/design.md"
 LAYOUT = "operator/detinf/guard/layout.py"
@@ -47,9 +47,9 @@ IDENTITY = {
 }
 OFFLINE = {"HF_HUB_OFFLINE": "the engine loads nothing but the snapshot that the guard attested"}
 LABELS = {
-    expected.LABEL_CHIP: "another chip has other kernels: spec.topology.chip",
-    expected.LABEL_SERVER_CLASS: "how NPUs are joined decides how they add: spec.topology.serverClass",
-    expected.LABEL_DRIVER: "another driver may compute otherwise: spec.topology.driverVersion",
+    "chip": "another chip has other kernels: spec.topology.chip",
+    "server_class": "how NPUs are joined decides how they add: spec.topology.serverClass",
+    "driver": "another driver may compute otherwise: spec.topology.driverVersion",
 }
 
 
@@ -78,7 +78,7 @@ def explain(resource: Resource, spec: Spec, settings: OperatorSettings) -> list[
     (engine,) = pod["containers"]
     sections = [
         Section("Engine", list(_engine(spec, plan, profile))),
-        Section("Placement", list(_placement(spec, pod, engine, profile))),
+        Section("Placement", list(_placement(spec, pod, engine, profile, settings.node_labels))),
         Section("Scripts, sourced by the guard before it sets variables", [*_scripts(profile)]),
         Section("Variables of the engine", list(_variables(spec, plan, profile))),
         Section("Variables that must not be there", [_row(item.name, item) for item in profile.unset]),
@@ -111,11 +111,14 @@ def _engine(spec: Spec, plan: Plan, profile: Profile) -> Iterator[Row]:
     yield Row(f"revision {revision_of(plan)}", "short digest of the whole plan; the pods' label", f"{DESIGN}, Words")
 
 
-def _placement(spec: Spec, pod: dict[str, Any], engine: dict[str, Any], profile: Profile) -> Iterator[Row]:
+def _placement(
+    spec: Spec, pod: dict[str, Any], engine: dict[str, Any], profile: Profile, labels: LabelNames
+) -> Iterator[Row]:
+    known = {getattr(labels, item): why for item, why in LABELS.items()}
     for label, value in pod.get("nodeSelector", {}).items():
         asked = label in spec.scheduling.node_selector
-        why = "asked for" if asked else LABELS[label]
-        source = "spec.scheduling.nodeSelector" if asked else "operator/detinf/topology/expected.py"
+        why = "asked for" if asked else known[label]
+        source = "spec.scheduling.nodeSelector" if asked else "the chart's topology.nodeLabels"
         yield Row(f"node label {label}={value}", why, source)
     for kind, amounts in engine["resources"].items():
         for name, amount in amounts.items():

@@ -10,9 +10,13 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from pydantic.alias_generators import to_camel
 
+from detinf.api.reading import Problem
+from detinf.api.types import Spec
 from detinf.api.validation import KnownProfile, Rules
 from detinf.engines import catalogue, refusals
 from detinf.engines.profile import Profile
+from detinf.topology.expected import MIND_CLUSTER, LabelNames
+from detinf.topology.shapes import problems as impossible_shapes
 
 PullPolicy = Literal["Always", "IfNotPresent", "Never"]
 
@@ -37,6 +41,8 @@ class OperatorSettings:
     """Image by profile, before the profile's own."""
     profiles: Mapping[str, Profile] = field(default_factory=lambda: catalogue.PROFILES)
     """Engine profiles by name: this release's, and the site's."""
+    node_labels: LabelNames = MIND_CLUSTER
+    """Labels that say what a node's NPUs are."""
     host_path_prefixes: tuple[str, ...] = ()
     """Folders of the nodes that resources may mount models from."""
     solo_interval_seconds: int = 15
@@ -44,11 +50,16 @@ class OperatorSettings:
     stale_after_seconds: int = 300
     gate_timeout_seconds: int = 900
 
+    def refused(self, spec: Spec, profile: Profile) -> list[Problem]:
+        """Return what an engine is refused with: its profile's refusals, and shapes that no node has."""
+        shapes = impossible_shapes(spec, self.node_labels) if profile.uses_devices else []
+        return [*refusals.problems(spec, profile), *shapes]
+
     def rules(self) -> Rules:
         """Return what resources are validated against."""
         return Rules(
             profiles={
-                name: KnownProfile(p.image, p.uses_devices, functools.partial(refusals.problems, profile=p))
+                name: KnownProfile(p.image, p.uses_devices, functools.partial(self.refused, profile=p))
                 for name, p in self.profiles.items()
             },
             default_profile=self.default_profile,
@@ -63,6 +74,14 @@ class _Secret(BaseModel):
     name: str = Field(min_length=1, max_length=253)
 
 
+class _NodeLabels(BaseModel):
+    model_config = ConfigDict(alias_generator=to_camel, extra="forbid")
+
+    chip: str = MIND_CLUSTER.chip
+    server_class: str = MIND_CLUSTER.server_class
+    driver: str = MIND_CLUSTER.driver
+
+
 class _File(BaseModel):
     """The file, key by key; an unknown key is a typing error of the chart's owner, and refused."""
 
@@ -74,6 +93,7 @@ class _File(BaseModel):
     default_profile: str = ""
     profile_images: dict[str, str] = Field(default_factory=dict)
     profiles: list[dict[str, Any]] = Field(default_factory=list)
+    node_labels: _NodeLabels = _NodeLabels()
     host_path_prefixes: list[str] = Field(default_factory=list)
     solo_interval_seconds: int = Field(default=15, ge=1, le=86_400)
     width_interval_seconds: int = Field(default=60, ge=1, le=86_400)
@@ -123,6 +143,7 @@ def parse(mapping: Mapping[str, Any]) -> OperatorSettings:
         default_profile=file.default_profile or None,
         profile_images=dict(file.profile_images),
         profiles=profiles,
+        node_labels=LabelNames(**file.node_labels.model_dump()),
         host_path_prefixes=tuple(file.host_path_prefixes),
         solo_interval_seconds=file.solo_interval_seconds,
         width_interval_seconds=file.width_interval_seconds,

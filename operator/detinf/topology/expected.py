@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 from detinf.api.types import Spec
 from detinf.documents import PlanTopology
 
@@ -9,8 +11,20 @@ LABEL_CHIP = "node.kubernetes.io/npu.chip.name"
 LABEL_SERVER_CLASS = "accelerator-type"
 LABEL_DRIVER = "huawei.com/driver.version"
 
-LINKS = {"module-910b-8": "HCCS"}
-"""Server class to the link between each pair of its NPUs, where all pairs have the same (Atlas A2: full mesh)."""
+LINKS = {"module-910b-8": "HCCS", "module-910b-16": "HCCS"}
+"""Server class to the link between each pair of a replica's NPUs (Atlas A2: full mesh; of 16 in each group of 8)."""
+
+
+@dataclass(frozen=True)
+class LabelNames:
+    """Labels that say what a node's NPUs are; MindCluster's, where the chart names no others. Empty: there is none."""
+
+    chip: str = LABEL_CHIP
+    server_class: str = LABEL_SERVER_CLASS
+    driver: str = LABEL_DRIVER
+
+
+MIND_CLUSTER = LabelNames()
 
 
 def expected_topology(spec: Spec, *, uses_devices: bool) -> PlanTopology:
@@ -28,8 +42,8 @@ def expected_topology(spec: Spec, *, uses_devices: bool) -> PlanTopology:
     )
 
 
-def node_labels(spec: Spec) -> dict[str, str]:
+def node_labels(spec: Spec, names: LabelNames = MIND_CLUSTER) -> dict[str, str]:
     """Return the labels that a node of this topology carries; firmware and HBM have none that can be relied on."""
     wanted = spec.topology
-    labels = {LABEL_CHIP: wanted.chip, LABEL_SERVER_CLASS: wanted.server_class, LABEL_DRIVER: wanted.driver_version}
-    return {label: value for label, value in labels.items() if value is not None}
+    labels = {names.chip: wanted.chip, names.server_class: wanted.server_class, names.driver: wanted.driver_version}
+    return {label: value for label, value in labels.items() if label and value is not None}

@@ -52,7 +52,8 @@ def pod_spec(resource: Resource, spec: Spec, plan: Plan, settings: OperatorSetti
         pod["securityContext"]["supplementalGroups"] = list(profile.supplemental_groups)
     optional: dict[str, Any] = {
         "imagePullSecrets": [{"name": secret} for secret in settings.image_pull_secrets],
-        "nodeSelector": dict(scheduling.node_selector) | (node_labels(spec) if profile.uses_devices else {}),
+        "nodeSelector": dict(scheduling.node_selector)
+        | (node_labels(spec, settings.node_labels) if profile.uses_devices else {}),
         "tolerations": [_toleration(item) for item in scheduling.tolerations],
         "schedulerName": scheduling.scheduler_name,
         "runtimeClassName": scheduling.runtime_class_name,

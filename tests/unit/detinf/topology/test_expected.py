@@ -34,7 +34,7 @@ def test_an_absent_topology_expects_the_devices_alone() -> None:
 
 @pytest.mark.parametrize(
     ("tensor", "server_class", "link"),
-    [(1, "module-910b-8", None), (2, "module-910b-8", "HCCS"), (2, "module-910b-16", None)],
+    [(1, "module-910b-8", None), (2, "module-910b-8", "HCCS"), (2, "module-910b-16", "HCCS"), (2, "half", None)],
 )
 def test_a_link_is_expected_where_all_pairs_of_the_class_have_the_same(
     tensor: int, server_class: str, link: str | None
