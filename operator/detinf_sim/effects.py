@@ -28,11 +28,6 @@ class Effect:
     stale: int = 0
     """The prompt's logprobs: so many of the first ones are what another request left in the buffer."""
 
-    @property
-    def nothing(self) -> bool:
-        """Whether nothing is changed."""
-        return self == NOTHING
-
     def __add__(self, other: Effect) -> Effect:
         """Return both together."""
         digits = [item for item in (self.digits, other.digits) if item is not None]

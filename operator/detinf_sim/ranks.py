@@ -40,8 +40,8 @@ class Ranks:
             engine.abort(identifier)
 
     def step(self, now: float) -> tuple[list[Emission], float]:
-        """Run one step of every rank that has work; it takes as long as the slowest."""
-        busy = [engine for engine in self.engines if engine.has_work]
+        """Run one step of every rank that has work, or where none has of all; it takes as long as the slowest."""
+        busy = [engine for engine in self.engines if engine.has_work] or self.engines
         emissions: list[Emission] = []
         longest = 0.0
         for engine in busy:

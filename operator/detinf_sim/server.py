@@ -111,7 +111,7 @@ class Server:
     async def loop(self) -> None:
         """Step the engine, and hand its emissions to those who wait for them."""
         while True:
-            if not self.ranks.has_work:
+            if not self.ranks.has_work and not self.active.behaviour("load"):
                 self.work.clear()
                 await self.work.wait()
             before = self.engine.steps
@@ -181,6 +181,7 @@ class Server:
         _local_only(request)
         try:
             self.active.switch(await request.json())
+            self.work.set()  # strangers come to an idle engine, too
         except (TypeError, ValueError) as error:
             return web.json_response({"error": str(error)}, status=400)
         return await self.get_faults(request)

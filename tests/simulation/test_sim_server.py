@@ -134,6 +134,16 @@ async def test_client_that_leaves_frees_the_scheduler() -> None:
                 await asyncio.sleep(0.01)
 
 
+async def test_strangers_come_to_an_idle_engine_and_go_when_they_are_switched_off() -> None:
+    async with running_server(settings(data_parallel=2)) as (url, server), aiohttp.ClientSession() as session:
+        for names, busy in ((["load:50"], True), ([], False)):
+            async with session.put(f"{url}/sim/faults", json=names) as response:
+                assert (await response.json())["active"] == names
+            async with asyncio.timeout(60):
+                while any(bool(engine.running) is not busy for engine in server.ranks.engines):
+                    await asyncio.sleep(0.001)
+
+
 async def test_sigterm_ends_the_server_with_0(tmp_path: Path) -> None:
     make_model(tmp_path / "m", 500)
     process = await asyncio.create_subprocess_exec(
