@@ -225,6 +225,19 @@ class Model(ApiModel):
     """Data type of the weights and activations (`--dtype`); never `auto`, which follows the model's repository."""
     max_model_len: Annotated[int, Field(ge=64, le=1_048_576)] = 8192
     """Longest prompt and answer together, in tokens (`--max-model-len`)."""
+    manifest_digest: (
+        Annotated[
+            str,
+            Field(
+                max_length=71,
+                json_schema_extra=spelled(
+                    "^sha256:[0-9a-f]{64}$", "manifestDigest must be sha256:<64 hex>, as `detinf manifest` prints it"
+                ),
+            ),
+        ]
+        | None
+    ) = None
+    """Digest of the model's files; an engine with others does not start. They are not digested when absent."""
 
 
 def _quantities(field: str) -> Rule:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import sys
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -14,6 +16,7 @@ from detinf.cli import explain
 from detinf.cli.check import CannotCheckError, Outcome, check, find_model, find_vocabulary, propose_for_check
 from detinf.cli.show import as_json, show
 from detinf.documents import Verdict
+from detinf.guard import manifest
 from detinf.probe.client import EngineClient
 
 EXIT_CODES = {Verdict.PASS: 0, Verdict.FAIL: 1, Verdict.INCONCLUSIVE: 3}
@@ -90,6 +93,24 @@ async def run_check(
             async for item in check(client, propose_for_check(size, widths), widths, promise, status.update):
                 outcome.rounds.append(item)
     return outcome
+
+
+@app.command("manifest")
+def manifest_command(
+    folder: Annotated[Path, typer.Argument(exists=True, file_okay=False, help="The folder that holds config.json.")],
+    files: Annotated[bool, typer.Option("--files", help="Print each file's digest, too.")] = False,
+) -> None:
+    """Print the digest of a model's files, for spec.model.manifestDigest."""
+    try:
+        found = manifest.manifest(folder)
+    except OSError as error:
+        print(f"{error.filename}: {error.strerror}", file=sys.stderr)
+        raise typer.Exit(1) from error
+    if "config.json" not in found:
+        raise typer.BadParameter(f"{folder} has no config.json; name the folder of one model", param_hint="FOLDER")
+    for name, digest in sorted(found.items()) if files else ():
+        print(f"{digest}  {name}")
+    print(manifest.canonical_digest(found))
 
 
 @app.command("try")

@@ -32,6 +32,8 @@ class PlanModel(Part):
     """Requests in one step."""
     download: PlanDownload | None = None
     """Absent where the files are there. Neither the claim nor the token is named: they cannot change outputs."""
+    manifest_digest: str | None = None
+    """Digest of the model's manifest (``detinf.guard.manifest``), where other weights are to be refused."""
 
 
 class PlanEnvironment(Part):
@@ -84,6 +86,10 @@ class PlanAttestation(Part):
     """What the effective ``VllmConfig`` must hold: JSON text by dotted path."""
     files: dict[str, str] | None = None
     """Files whose digest enters the fingerprint: path by name, with ``${VARIABLE}`` of the engine's environment."""
+    packages: dict[str, list[str]] | None = None
+    """Versions by distribution, one of which the engine's image must have."""
+    fingerprint_in_answers: bool | None = None
+    """Whether the engine is given the expected fingerprint, to return it as ``system_fingerprint``."""
     failure_lines: list[str] | None = None
     """Texts in the engine's log that mean that it must not go on."""
 

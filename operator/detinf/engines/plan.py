@@ -96,6 +96,7 @@ def build_plan(spec: Spec, profile: Profile, image: str, topology: PlanTopology)
             max_model_len=spec.model.max_model_len,
             max_num_seqs=spec.engine.max_num_seqs,
             download=download(spec.model.source),
+            manifest_digest=spec.model.manifest_digest,
         ),
         arguments=arguments(spec, profile),
         environment=PlanEnvironment(
@@ -124,6 +125,8 @@ def attestation(spec: Spec, profile: Profile) -> PlanAttestation:
         symbols=symbols or None,
         configuration={item.path: item.value.format(**known) for item in profile.configuration} or None,
         files={item.name: item.path for item in profile.files} or None,
+        packages={name: list(versions) for name, versions in profile.packages.items()} or None,
+        fingerprint_in_answers=profile.fingerprint_in_answers or None,
         failure_lines=[item.text for item in profile.failure_lines] or None,
     )
 

@@ -232,6 +232,8 @@ class Profile(Part):
     configuration: tuple[Setting, ...] = ()
     files: tuple[IdentityFile, ...] = ()
     failure_lines: tuple[FailureLine, ...] = ()
+    fingerprint_in_answers: bool = False
+    """Whether the engine takes ``--fingerprint-mode custom`` and so returns our fingerprint in its answers."""
     scripts: tuple[str, ...] = ()
     """Shell scripts that the guard sources before it sets ``variables``."""
     gaps: tuple[Gap, ...] = ()

@@ -14,6 +14,7 @@ from typing import Any
 
 from detinf.guard.canonical import digest
 from detinf.guard.devices import Devices
+from detinf.guard.errors import RefusedError
 from detinf.guard.plan import Plan
 
 PACKAGES = (
@@ -37,6 +38,28 @@ def package_versions() -> dict[str, str]:
     """Return the versions of those of ``PACKAGES`` that are installed for this interpreter."""
     installed = ((dist.metadata["Name"], dist.version) for dist in importlib.metadata.distributions())
     return {name: version for name, version in sorted(installed) if name and name.lower().replace("_", "-") in PACKAGES}
+
+
+def check_packages(wanted: dict[str, list[str]], installed: dict[str, str]) -> None:
+    """Hold the installed versions against those that the profile is for.
+
+    Raises:
+        RefusedError: naming each distribution that is missing or another.
+    """
+    seen = {name.lower().replace("_", "-"): version for name, version in installed.items()}
+    found = [
+        f"packages: {name} is {seen.get(name, 'not installed')}, the profile is for {' or '.join(versions)}; use an "
+        "image of that release, or the profile of this one"
+        for name, versions in sorted(wanted.items())
+        if _public(seen.get(name, "")) not in versions
+    ]
+    if found:
+        raise RefusedError(*found)
+
+
+def _public(version: str) -> str:
+    """Return a version without its local part (PEP 440): builds of one release are one release."""
+    return version.partition("+")[0]
 
 
 INSTRUCTION_SETS = (

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from detinf.guard import attestation, devices, download, environment, files, identity, supervise
+from detinf.guard import attestation, devices, download, environment, files, identity, manifest, supervise, templates
 from detinf.guard.attestation import GUARD, Start
 from detinf.guard.errors import RefusedError
 from detinf.guard.layout import (
@@ -24,7 +24,6 @@ from detinf.guard.layout import (
 from detinf.guard.plan import Plan, check_command, read_plan
 from detinf.guard.vocabulary import read_vocabulary
 from detinf.guard.watch import Watch
-
 
 @dataclass(frozen=True)
 class Places:
@@ -78,6 +77,7 @@ def read_facts(plan: Plan, places: Places, engine: dict[str, str]) -> Facts:
         download.check(plan.download, folder)
     vocabulary, model_config = read_vocabulary(folder)
     packages = identity.package_versions()
+    identity.check_packages(plan.packages, packages)
     tier_n = identity.identity(plan, seen, model_config=model_config, packages=packages, files=digests)
     return Facts(vocabulary, tier_n, identity.placement(seen, os.environ.get("NODE_NAME", "")))
 
@@ -96,7 +96,7 @@ def attest(plan: Plan, start: Start, after: Facts, shared: Path) -> None:
         vocabulary=after.vocabulary,
         placement=after.placement,
         checks=[
-            *("plan", "command", "environment", "devices"),
+            *("plan", "command", "environment", "devices", "files", "packages"),
             *(["download"] if plan.download else []),
             *("model", "process-environment"),
         ],
@@ -122,14 +122,18 @@ def launch(command: list[str], places: Places) -> int:
         TRACE_VARIABLE: str(places.shared / TRACE_NAME),
     }
     wanted = environment.engine_environment(plan, os.environ, own, str(places.guard))
+    model = places.root / plan.model_path.lstrip("/")
     if plan.download is not None:
         devices.check(plan.topology, devices.observe(places.root))  # before it takes an hour
-        folder = places.root / plan.model_path.lstrip("/")
-        download.ensure(plan.download, folder, os.environ, places.guard)
+        download.ensure(plan.download, model, os.environ, places.guard)
         wanted = download.without_tokens(wanted)
     before = read_facts(plan, places, wanted)
+    templates.check(model, plan.arguments)
+    manifest.check(model, plan.manifest_digest)
     start = Start(boot, started_ms, plan.digest, before.tier_n, before.placement, before.vocabulary)
     attestation.write_start(start, places.shared)
+    if plan.fingerprint_in_answers:
+        command = [*command, "--fingerprint-mode", "custom", "--fingerprint-value", identity.fingerprint(before.tier_n)]
     return stand_by(command, wanted, plan, start, places)
 
 

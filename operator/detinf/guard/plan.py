@@ -103,6 +103,22 @@ class Plan:
         return dict(self.attestation.get("files") or {})
 
     @property
+    def packages(self) -> dict[str, list[str]]:
+        """Versions by distribution, one of which must be installed."""
+        return dict(self.attestation.get("packages") or {})
+
+    @property
+    def manifest_digest(self) -> str | None:
+        """Digest of the model's manifest, where other weights are to be refused."""
+        digest: str | None = self.document["model"].get("manifestDigest")
+        return digest
+
+    @property
+    def fingerprint_in_answers(self) -> bool:
+        """Whether the engine is to return the expected fingerprint as ``system_fingerprint``."""
+        return bool(self.attestation.get("fingerprintInAnswers"))
+
+    @property
     def failure_lines(self) -> list[str]:
         """Texts in the engine's log that mean that it must not go on."""
         return list(self.attestation.get("failureLines") or [])
@@ -172,6 +188,9 @@ def _attestation_problem(attestation: Any) -> str | None:
         mapping = attestation.get(key) or {}
         if not isinstance(mapping, dict) or not _is_strings(list(mapping.values())):
             return f"attestation.{key} holds something that is no string"
+    packages = attestation.get("packages") or {}
+    if not isinstance(packages, dict) or not all(_is_strings(versions) for versions in packages.values()):
+        return "attestation.packages holds something that is no list of versions"
     if not _is_strings(attestation.get("failureLines") or []):
         return "attestation.failureLines is no list of texts"
     return _expectation_problem(attestation)

@@ -48,7 +48,7 @@ def test_running_engine_is_attested_and_an_ended_one_is_not(place: Any) -> None:
     assert seen.fingerprint == seen.expected_fingerprint
     assert seen.plan_digest == subprocess_digest(place.folder / "plan.json")
     assert (seen.vocabulary.size, seen.vocabulary.special_ids) == (100, [1, 2, 3])
-    assert seen.checks == ["plan", "command", "environment", "devices", "model", "process-environment"]
+    assert {"plan", "command", "environment", "devices", "model", "process-environment"} <= set(seen.checks)
     assert engine["env"]["VLLM_BATCH_INVARIANT"] == "1"
     assert engine["argv"] == place.command[1:]
     assert not place.attestation.exists()
