@@ -15,7 +15,7 @@ from prometheus_client import generate_latest
 
 from detinf.documents import DocumentError, Phase, PodIdentity, ProbeSettings, Report
 from detinf.guard import layout
-from detinf.probe.attested import Attested, read_attested
+from detinf.probe.attested import Attested, present, read_attested
 from detinf.probe.client import EngineClient
 from detinf.probe.delivery import Delivery
 from detinf.probe.exported import Exported
@@ -85,6 +85,7 @@ class Probe:
 
     def metrics(self, now: int) -> bytes:
         """Return the metrics page as of now."""
+        self.exported.show_attested(present(self.files.plan, self.files.shared))
         if self.lifetime is not None:
             with contextlib.suppress(DocumentError):
                 stale_after = self.read_settings().schedule.stale_after_seconds

@@ -56,6 +56,21 @@ def read_attested(plan_path: Path, shared: Path) -> Attested | list[str]:
     )
 
 
+def present(plan_path: Path, shared: Path) -> dict[str, bool]:
+    """Return which of the plan's processes have attested, for the metrics; none without a plan that can be read."""
+    try:
+        data = plan_path.read_bytes()
+        processes = Plan.parse(data).attestation.processes
+    except (OSError, DocumentError):
+        return {}
+    found = {process: _read(process, shared) for process in processes}
+    first = next((item for item in found.values() if isinstance(item, Attestation)), None)
+    return {
+        process: first is not None and isinstance(item, Attestation) and not _problems(item, first, digest_bytes(data))
+        for process, item in found.items()
+    }
+
+
 def _read(process: str, shared: Path) -> Attestation | str:
     try:
         return Attestation.parse(Path(attestation_path(process, str(shared))).read_bytes())

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
 from detinf.documents import Verdict
@@ -57,6 +59,12 @@ class Exported:
         self.skipped = Counter("detinf_probe_skipped", "Rounds not run.", ["reason"], registry=self.registry)
         self.gate = Gauge("detinf_probe_gate_passed", "1 when this boot passed the gate.", registry=self.registry)
         self.ready = Gauge("detinf_probe_ready", "1 when the engine may be sent users.", registry=self.registry)
+        self.attested = Gauge(
+            "detinf_probe_attested",
+            "1 when a process of the engine has attested for the present boot.",
+            ["process"],
+            registry=self.registry,
+        )
         self.info = Gauge(
             "detinf_probe_info",
             "Identity of the engine.",
@@ -86,6 +94,12 @@ class Exported:
         self.comparisons.labels(relation, "different").inc(different)
         if outcome.witness.kind != "None":
             self.width.labels(relation, outcome.witness.kind).observe(outcome.witness.width)
+
+    def show_attested(self, processes: Mapping[str, bool]) -> None:
+        """Show who has attested and who is missing."""
+        self.attested.clear()
+        for process, present in processes.items():
+            self.attested.labels(process).set(present)
 
     def refresh(self, ledger: Ledger, *, now: int, stale_after: int, ready: bool) -> None:
         """Bring the gauges that depend on time up to date, before they are shown."""

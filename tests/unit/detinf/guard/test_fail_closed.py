@@ -22,7 +22,7 @@ import pytest
 
 from detinf.guard.layout import REFUSED_EXIT_CODE
 from detinf.probe import attested
-from detinf.probe.attested import Attested, read_attested
+from detinf.probe.attested import Attested, present, read_attested
 
 ROOT = Path(__file__).resolve().parents[4]
 sys.path.insert(0, str(ROOT / "tools"))
@@ -114,6 +114,8 @@ class Outcome:
     words: str
     served: bool
     attested: Attested | list[str]
+    present: dict[str, bool]
+    """What the probe's metrics say of each process."""
 
 
 def run(stage: Stage, then: Callable[[Stage], None] = lambda _stage: None, *, log: bool = False) -> Outcome:
@@ -137,6 +139,7 @@ def run(stage: Stage, then: Callable[[Stage], None] = lambda _stage: None, *, lo
         if served:
             then(stage)
         seen = stage.attested()
+        there = present(stage.folder / "plan.json", stage.folder / "shared")
     finally:
         if process.poll() is None:
             for child in stage.place.children(process.pid):
@@ -145,7 +148,7 @@ def run(stage: Stage, then: Callable[[Stage], None] = lambda _stage: None, *, lo
         errors.close()
     log_file = stage.folder / "log"
     words = log_file.read_text() if log_file.exists() else ""
-    return Outcome(process.returncode, words, served, seen)
+    return Outcome(process.returncode, words, served, seen, there)
 
 
 @pytest.fixture(scope="session")
@@ -176,6 +179,7 @@ def test_engine_that_is_as_the_plan_says_serves_attested_by_every_process(stage:
     assert isinstance(outcome.attested, Attested), outcome
     assert outcome.served
     assert outcome.words == ""
+    assert outcome.present == dict.fromkeys(ATTESTATION["processes"], True)
 
 
 @dataclass(frozen=True)
@@ -423,6 +427,7 @@ def test_set_that_is_not_complete_and_right_is_not_attested(
     _, change, words, check = case
     outcome = run(stage, change)
     assert outcome.served  # the engine would: it is the probe that does not let it
+    assert (list(outcome.present.values()).count(False) == 1) == (check is not NOT_ALIKE), outcome.present
     assert isinstance(outcome.attested, list), outcome.attested
     assert any(words in line for line in outcome.attested), outcome.attested
     if check is not None:
