@@ -28,9 +28,10 @@ from detinf.documents import (
     Witness,
     unseal,
 )
-from detinf.guard.canonical import digest_bytes
+from detinf.guard.canonical import digest, digest_bytes
 
 FINGERPRINT = "sha256:" + "f" * 64
+HARDWARE = {"devices": 1, "chip": "910B3", "hbmGiB": 64, "driver": "25.5.1", "firmware": "7.8.0.6.201", "link": "-"}
 CELLS = (("S02", "solo"), ("S03", "width=2"))
 
 
@@ -63,6 +64,12 @@ class Fleet:
         self.happened: set[str] = set()
         """What a test has let happen once."""
         self.boots = 0
+        self.hardware: dict[str, dict[str, Any]] = {}
+        """What each replica's guard reads, by pod name, where it is not ``HARDWARE``."""
+        self.identical = HARDWARE.keys()
+        """Keys of the hardware that are part of the fingerprint."""
+        self.unattested: set[str] = set()
+        """Pods whose engine's own processes do not attest."""
         self.lives: dict[str, dict[str, Any]] = {}
         """By pod uid: boot, phase, evidence."""
 
@@ -89,6 +96,16 @@ class Fleet:
     async def fetch(self, pod: dict[str, Any]) -> Report | None:
         """Be the controller's source of reports."""
         return self.report(pod)
+
+    def hardware_of(self, pod: dict[str, Any]) -> dict[str, Any]:
+        """Return what the guard of a pod reads."""
+        return HARDWARE | self.hardware.get(pod["metadata"]["name"], {})
+
+    def fingerprint(self, pod: dict[str, Any]) -> str:
+        """Return the fingerprint of a pod's engine."""
+        hardware = self.hardware_of(pod)
+        identity = {key: hardware[key] for key in self.identical}
+        return FINGERPRINT if all(identity[key] == HARDWARE[key] for key in identity) else digest(identity)
 
     def pods(self) -> list[dict[str, Any]]:
         """Return the pods that exist."""
@@ -153,8 +170,8 @@ class Fleet:
             self.lives[pod["metadata"]["uid"]] = life
         entries = self.delivered(name, namespace)
         number = self.answers.get(pod["metadata"]["name"], 0)
-        key = names.baseline_key(FINGERPRINT, PROPOSAL.digest())
-        if life["phase"] is not Phase.PASSED:
+        key = names.baseline_key(self.fingerprint(pod), PROPOSAL.digest())
+        if life["phase"] is not Phase.PASSED and pod["metadata"]["name"] not in self.unattested:
             if names.REFERENCES_KEY not in entries:
                 life["phase"] = Phase.WAITING_FOR_REFERENCES
             elif key not in entries:
@@ -210,14 +227,21 @@ class Fleet:
         if life is None:
             return None
         phase, boot = life["phase"], life["boot"]
+        if pod["metadata"]["name"] in self.unattested:
+            reasons = ["no attestation of worker-0 yet: the engine is starting, or its guard refused"]
+            return Report(
+                pod=self._identity(pod), phase=Phase.WAITING_FOR_ATTESTATION, ready=False, reasons=reasons, cells=[]
+            )
         plan_digest = self._plan_digest(pod)
         number = self.answers.get(pod["metadata"]["name"], 0)
+        hardware, fingerprint = self.hardware_of(pod), self.fingerprint(pod)
         candidate = Candidate(
             boot=boot,
             plan_digest=plan_digest,
-            fingerprint=FINGERPRINT,
+            fingerprint=fingerprint,
             references_digest=PROPOSAL.digest(),
             answers={"r0": answer(number)},
+            hardware=hardware,
         )
         verdict = Verdict.FAIL if life["evidence"] else Verdict.PASS
         cells = [
@@ -239,7 +263,7 @@ class Fleet:
             boot=boot,
             boot_started_unix_ms=int(life["started"] * 1000) + 1,
             plan_digest=plan_digest,
-            fingerprint=FINGERPRINT,
+            fingerprint=fingerprint,
             references_digest=None if phase is Phase.WAITING_FOR_REFERENCES else PROPOSAL.digest(),
             phase=phase,
             ready=phase is Phase.PASSED,
@@ -248,4 +272,5 @@ class Fleet:
             candidate=candidate if phase is Phase.WAITING_FOR_BASELINE else None,
             cells=cells if phase is Phase.PASSED else [],
             evidence=life["evidence"],
+            hardware=hardware,
         )

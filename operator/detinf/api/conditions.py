@@ -17,6 +17,8 @@ class Type(StrEnum):
 
     READY = "Ready"
     SPEC_VALID = "SpecValid"
+    TOPOLOGY_PINNED = "TopologyPinned"
+    BATCH_INVARIANCE_EFFECTIVE = "BatchInvarianceEffective"
     QUALIFIED = "Qualified"
     OUTPUTS_INVARIANT = "OutputsInvariant"
     REPLICAS_AVAILABLE = "ReplicasAvailable"
@@ -36,6 +38,14 @@ class Reason(StrEnum):
     VALID = "Valid"
     INVALID_SPEC = "InvalidSpec"
     CHILD_REFUSED = "ChildRefused"
+
+    PINNED = "Pinned"
+    NOT_PINNED_YET = "NotPinnedYet"
+    TOPOLOGY_DRIFT = "TopologyDrift"
+
+    ATTESTED = "Attested"
+    NOT_ATTESTED_YET = "NotAttestedYet"
+    NOT_ATTESTED = "NotAttested"
 
     BASELINE_AGREED = "BaselineAgreed"
     WAITING_FOR_REFERENCES = "WaitingForReferences"
@@ -78,7 +88,15 @@ class Reason(StrEnum):
     AS_EXPECTED = "AsExpected"
 
 
-CONSEQUENCES = frozenset({Reason.WAITING_FOR_REFERENCES, Reason.QUALIFYING, Reason.NO_REPLICA_SERVES})
+CONSEQUENCES = frozenset(
+    {
+        Reason.NOT_PINNED_YET,
+        Reason.NOT_ATTESTED_YET,
+        Reason.WAITING_FOR_REFERENCES,
+        Reason.QUALIFYING,
+        Reason.NO_REPLICA_SERVES,
+    }
+)
 """What follows from replicas that do not serve: ``Ready`` names the cause where there is one."""
 
 ONLY_A_PERSON_HELPS = frozenset(
@@ -88,6 +106,8 @@ ONLY_A_PERSON_HELPS = frozenset(
         Reason.BASELINE_LOST,
         Reason.COMMON_MODE_DIVERGENCE,
         Reason.GUARD_REFUSED,
+        Reason.NOT_ATTESTED,
+        Reason.TOPOLOGY_DRIFT,
     }
 )
 """Reasons that make ``Stalled``: the same would be found again until somebody changes something."""

@@ -17,7 +17,7 @@ class Parallelism(ApiModel):
 
 
 class Topology(ApiModel):
-    """What the hardware must be; an absent item is recorded and not required."""
+    """What the hardware must be; an absent item is pinned by the first baseline."""
 
     chip: (
         Annotated[
@@ -83,6 +83,8 @@ class Topology(ApiModel):
         | None
     ) = None
     """NPU firmware, such as `7.8.0.6.201`; no label carries it, so it is read on the node alone."""
+    drift: Literal["Strict", "Warn"] = "Strict"
+    """`Strict`: another driver or firmware is another engine. `Warn`: they are only reported, and nodes may differ."""
 
 
 class Toleration(ApiModel):

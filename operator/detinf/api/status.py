@@ -39,6 +39,23 @@ class BaselineStatus(ApiModel):
     """How many engine lifetimes agreed."""
 
 
+class TopologyStatus(ApiModel):
+    """The hardware that the first baseline pinned; see ``spec.topology``."""
+
+    chip: str | None = None
+    """Chip name."""
+    hbm_gi_b: Annotated[int | None, Field(alias="hbmGiB")] = None
+    """Memory of one NPU in GiB."""
+    driver_version: str | None = None
+    """NPU driver."""
+    firmware_version: str | None = None
+    """NPU firmware."""
+    link: str | None = None
+    """What every pair of NPUs is joined by."""
+    instruction_sets: str | None = None
+    """Of the processor, where it does the arithmetic."""
+
+
 class ReplicaStatus(ApiModel):
     """One replica, in a word."""
 
@@ -69,6 +86,8 @@ class Status(ApiModel):
     """Where to send requests, inside the cluster."""
     baseline: BaselineStatus | None = None
     """The agreed answers that replicas are held to."""
+    topology: TopologyStatus | None = None
+    """The hardware that replicas are held to, as the first baseline pinned it."""
     replica_states: Annotated[list[ReplicaStatus], Field(max_length=256)] | None = None
     """Each replica, in a word."""
     conditions: (
@@ -81,4 +100,5 @@ class Status(ApiModel):
         ]
         | None
     ) = None
-    """Ready rolls up SpecValid, Qualified, OutputsInvariant and ReplicasAvailable."""
+    """Ready rolls up SpecValid, TopologyPinned, BatchInvarianceEffective, Qualified, OutputsInvariant and
+    ReplicasAvailable."""

@@ -59,7 +59,7 @@ def decide(observed: Observed, settings: OperatorSettings, now: float) -> Decisi
     plan = plan_for(spec, settings)
     revision = revision_of(plan)
     indices = rollout.wanted_indices(observed, spec.replicas)
-    qualification = qualify(observed, plan.digest())
+    qualification = qualify(observed, spec, plan.digest())
     quarantine = decide_quarantine(observed, spec, now=now, stale_after=settings.stale_after_seconds)
     actions = [
         *quarantine.records,

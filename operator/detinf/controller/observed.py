@@ -36,6 +36,11 @@ class Replica:
         return self.pod is not None and pods.is_ready(self.pod)
 
     @property
+    def started(self) -> bool:
+        """Whether the engine's health check has answered once in this life of its container."""
+        return self.pod is not None and bool(pods.container_status(self.pod, names.ENGINE_CONTAINER).get("started"))
+
+    @property
     def isolated_boot(self) -> str | None:
         """The boot that was isolated, by label."""
         return None if self.pod is None else pods.label(self.pod, names.LABEL_DIVERGED_BOOT)

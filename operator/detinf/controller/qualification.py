@@ -5,20 +5,23 @@ The rules, each a test:
 - The first proposal that is read is frozen as a record, then delivered, then the waiting pods are told.
 - A candidate is stored before anything depends on it. ``REQUIRED_LIFETIMES`` equal candidates of one fingerprint make
   its baseline; unequal ones make none, and stand until the plan changes or somebody deletes them.
+- Hardware that differs from what the first baseline pinned makes no baseline (``identity.py``).
 - A baseline is never replaced. One that status names and nobody has is restored from the delivery by its digest, else
   it is lost, and nothing is agreed anew in silence.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from detinf.api import names
 from detinf.api.conditions import Finding, Reason, Type
+from detinf.api.types import Spec
 from detinf.cluster.port import CONFIG_MAP
 from detinf.controller.actions import Action, Create, Delete, Notice
 from detinf.controller.builders import baseline_record, candidate_record, references_record
+from detinf.controller.identity import Pinned, pinned
 from detinf.controller.observed import Observed
 from detinf.controller.pods import uid_of
 from detinf.documents import Baseline, Candidate, DocumentError, References, seal, unseal
@@ -33,6 +36,7 @@ class Qualification:
     """What is to be recorded and delivered, and what to say about it."""
 
     finding: Finding
+    pinned: Pinned
     actions: list[Action] = field(default_factory=list)
     entries: dict[str, str] = field(default_factory=dict)
     notices: list[Notice] = field(default_factory=list)
@@ -69,20 +73,22 @@ def frozen_references(observed: Observed) -> tuple[References | None, list[Actio
     return None, []
 
 
-def qualify(observed: Observed, plan_digest: str) -> Qualification:
+def qualify(observed: Observed, spec: Spec, plan_digest: str) -> Qualification:
     """Return what to record, deliver and say.
 
     Args:
         observed: what was gathered.
+        spec: the resource's spec.
         plan_digest: of the plan that replicas are to run.
     """
+    hardware = pinned(observed, spec)
     references, actions = frozen_references(observed)
     if references is None:
         words = "the first engine to start proposes the references that all answer"
-        return Qualification(Finding(Type.QUALIFIED, "False", Reason.WAITING_FOR_REFERENCES, words))
+        return Qualification(Finding(Type.QUALIFIED, "False", Reason.WAITING_FOR_REFERENCES, words), hardware)
     references_digest = references.digest()
     baselines = {item.digest(): item for item in observed.baselines}
-    result = Qualification(Finding(Type.QUALIFIED, "False", Reason.QUALIFYING, ""), actions)
+    result = Qualification(Finding(Type.QUALIFIED, "False", Reason.QUALIFYING, ""), hardware, actions)
 
     lost = _restore_named(observed, baselines, result)
     candidates = _candidates(observed, plan_digest, references_digest, baselines, result)
@@ -170,6 +176,8 @@ def _agree(candidates: list[Candidate], result: Qualification) -> list[Baseline]
     agreed = []
     for fingerprint in sorted({item.fingerprint for item in candidates}):
         group = [item for item in candidates if item.fingerprint == fingerprint]
+        if result.pinned.drifted(group[0].hardware):
+            continue  # TopologyPinned says so
         if any(item.answers != group[0].answers for item in group):
             first = group[0].answers
             differing = sorted({name for item in group for name in first if item.answers.get(name) != first[name]})
@@ -185,8 +193,11 @@ def _agree(candidates: list[Candidate], result: Qualification) -> list[Baseline]
                     references_digest=group[0].references_digest,
                     lifetimes=len(group),
                     answers=group[0].answers,
+                    hardware=group[0].hardware,
                 )
             )
+            if result.pinned.hardware is None:
+                result.pinned = replace(result.pinned, hardware=group[0].hardware)
     return agreed
 
 

@@ -12,6 +12,7 @@ from detinf.cluster.port import ClusterError, InvalidError
 from detinf.controller import pods
 from detinf.controller.builders import url
 from detinf.controller.builders.probe_settings import served_name
+from detinf.controller.identity import attested_finding, topology_finding, topology_status
 from detinf.controller.observed import Observed, Replica
 from detinf.controller.qualification import Qualification
 from detinf.controller.quarantine import Quarantine, describe
@@ -108,6 +109,8 @@ def build_status(
     ready = [row for row in rows if row.ready and row.index not in quarantine.isolated]
     findings = [
         Finding(Type.SPEC_VALID, "True", Reason.VALID, "the resource can be carried out"),
+        topology_finding(qualification.pinned, rows),
+        attested_finding(rows, states),
         qualification.finding,
         invariant(observed, quarantine, ready, now=now, stale_after=stale_after)
         if spec.replicas
@@ -119,7 +122,7 @@ def build_status(
     settled = len(ready) >= spec.replicas and not old
     findings.append(_progressing(settled=settled, old=old))
     findings.append(_degraded(bad))
-    findings.insert(0, roll_up(findings[:4]))
+    findings.insert(0, roll_up(findings[:6]))
     findings += for_kstatus(findings)
     return {
         "observedGeneration": observed.generation,
@@ -129,6 +132,7 @@ def build_status(
         "revision": revision,
         "model": served_name(observed.resource, spec),
         "url": url(observed.resource),
+        **({"topology": topology} if (topology := topology_status(qualification.pinned)) else {}),
         **({"baseline": baseline} if (baseline := _baseline(observed, qualification)) else {}),
         "replicaStates": [
             {"index": index, "state": state.state, "message": state.words[:STATE_LENGTH]} for index, state in states

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, ClassVar
+from typing import Annotated, Any, ClassVar
 
 from pydantic import Field
 
@@ -75,6 +75,8 @@ class Candidate(Document):
     fingerprint: str
     references_digest: str
     answers: dict[str, Answer]
+    hardware: dict[str, Any] | None = None
+    """What the engine's guard read of the hardware: chip, hbmGiB, driver, firmware, link, devices."""
 
 
 class Baseline(Document):
@@ -87,3 +89,5 @@ class Baseline(Document):
     lifetimes: int
     """How many lifetimes agreed."""
     answers: dict[str, Answer]
+    hardware: dict[str, Any] | None = None
+    """What the engine's guard read of the hardware: chip, hbmGiB, driver, firmware, link, devices."""

@@ -57,6 +57,8 @@ class PlanTopology(Part):
     hbm_gi_b: int | None = Field(default=None, alias="hbmGiB")
     driver_version: str | None = None
     firmware_version: str | None = None
+    drift: str | None = None
+    """``Warn`` where driver and firmware are only reported; absent where they are part of the identity."""
     link: str | None = None
     """What every pair of devices must be joined by in ``npu-smi info -t topo``, such as ``HCCS``."""
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from enum import StrEnum
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from detinf.documents.answers import Answer, AnswerDigests, Candidate, References
 from detinf.documents.base import Document, Part
@@ -127,3 +127,5 @@ class Report(Document):
     cells: list[Cell]
     evidence: Evidence | None = None
     """The first confirmed divergence of this boot; it stays until the boot ends."""
+    hardware: dict[str, Any] | None = None
+    """What the engine's guard read of the hardware: chip, hbmGiB, driver, firmware, link, devices."""

@@ -114,6 +114,8 @@ def identity(
         "firmware": devices.firmware,
         "link": devices.link,
     }
+    if plan.topology.get("drift") == "Warn":
+        hardware = {key: value for key, value in hardware.items() if key not in ("driver", "firmware")}
     if not devices.physical_ids:
         # Without an accelerator the processor does the arithmetic.
         hardware["instructionSets"] = instruction_sets()
@@ -135,4 +137,10 @@ def fingerprint(tier_n: dict[str, Any]) -> str:
 
 def placement(devices: Devices, node: str) -> dict[str, Any]:
     """Return Tier P: recorded, never hashed."""
-    return {"node": node, "physicalIds": list(devices.physical_ids), "busIds": list(devices.bus_ids)}
+    return {
+        "node": node,
+        "physicalIds": list(devices.physical_ids),
+        "busIds": list(devices.bus_ids),
+        "driver": devices.driver,
+        "firmware": devices.firmware,
+    }

@@ -81,6 +81,7 @@ class Probe:
             candidate=lifetime.candidate,
             cells=lifetime.ledger.listed(),
             evidence=lifetime.evidence,
+            hardware=lifetime.attested.hardware,
         )
 
     def metrics(self, now: int) -> bytes:

@@ -22,6 +22,8 @@ class Attested:
     fingerprint: str
     vocabulary_size: int
     special_ids: tuple[int, ...]
+    hardware: dict[str, Any]
+    """What the guard read of the hardware, driver and firmware also where they are no part of the identity."""
 
 
 def read_attested(plan_path: Path, shared: Path) -> Attested | list[str]:
@@ -53,6 +55,7 @@ def read_attested(plan_path: Path, shared: Path) -> Attested | list[str]:
         first.fingerprint,
         first.vocabulary.size,
         tuple(first.vocabulary.special_ids),
+        {key: first.placement.get(key) for key in ("driver", "firmware")} | dict(first.identity.get("hardware") or {}),
     )
 
 

@@ -182,6 +182,7 @@ class Lifetime:
                     fingerprint=attested.fingerprint,
                     references_digest=digest,
                     answers={name: observation.answer() for name, observation in answers.items()},
+                    hardware=attested.hardware,
                 )
             self.enter(Phase.WAITING_FOR_BASELINE)
             await asyncio.sleep(POLL_SECONDS)

@@ -32,12 +32,14 @@ def expected_topology(spec: Spec, *, uses_devices: bool) -> PlanTopology:
     if not uses_devices:
         return PlanTopology(devices=0)
     wanted, devices = spec.topology, spec.parallelism.tensor
+    strict = wanted.drift == "Strict"
     return PlanTopology(
         devices=devices,
         chip=wanted.chip,
         hbm_gi_b=wanted.hbm_gi_b,
-        driver_version=wanted.driver_version,
-        firmware_version=wanted.firmware_version,
+        driver_version=wanted.driver_version if strict else None,
+        firmware_version=wanted.firmware_version if strict else None,
+        drift=None if strict else wanted.drift,
         link=LINKS.get(wanted.server_class or "") if devices > 1 else None,
     )
 
@@ -45,5 +47,6 @@ def expected_topology(spec: Spec, *, uses_devices: bool) -> PlanTopology:
 def node_labels(spec: Spec, names: LabelNames = MIND_CLUSTER) -> dict[str, str]:
     """Return the labels that a node of this topology carries; firmware and HBM have none that can be relied on."""
     wanted = spec.topology
-    labels = {names.chip: wanted.chip, names.server_class: wanted.server_class, names.driver: wanted.driver_version}
+    driver = wanted.driver_version if wanted.drift == "Strict" else None
+    labels = {names.chip: wanted.chip, names.server_class: wanted.server_class, names.driver: driver}
     return {label: value for label, value in labels.items() if label and value is not None}

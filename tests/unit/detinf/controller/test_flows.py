@@ -303,3 +303,70 @@ async def test_divergence_is_recorded_before_its_replica_is_isolated() -> None:
     told = [line for line in fleet.api.writes[before:] if not line.startswith("create Event")]
     assert told[0].startswith("create ConfigMap a-evidence")
     assert "apply Pod a-1-0" in told
+
+
+OTHER_DRIVER = {"driver": "25.3.1"}
+
+
+async def test_replica_with_other_hardware_than_the_first_baselines_never_serves() -> None:
+    fleet = fleet_with()
+    await settle(fleet)
+    assert status(fleet)["topology"]["driverVersion"] == "25.5.1"
+    assert condition(fleet, "TopologyPinned")["reason"] == "Pinned"
+    fleet.hardware["a-1-0"] = OTHER_DRIVER  # the node of replica 1 was upgraded, and its engine restarted
+    fleet.restart("a-1-0")
+    await settle(fleet)
+    pinned = condition(fleet, "TopologyPinned")
+    assert (pinned["status"], pinned["reason"]) == ("False", "TopologyDrift")
+    assert "replica 1: driver: '25.5.1' -> '25.3.1'" in pinned["message"]
+    assert condition(fleet, "Ready")["reason"] == "TopologyDrift"
+    assert status(fleet)["readyReplicas"] == 1
+    assert len(records(fleet, "baseline")) == 1
+    fleet.hardware.clear()
+    fleet.restart("a-1-0")
+    await settle(fleet)
+    assert condition(fleet, "Ready")["status"] == "True"
+
+
+async def test_hardware_that_a_resource_declares_may_be_declared_anew() -> None:
+    fleet = fleet_with(topology={"driverVersion": "25.5.1"})
+    await settle(fleet)
+    fleet.hardware |= {"a-0-0": OTHER_DRIVER, "a-1-0": OTHER_DRIVER}
+    fleet.api.put(resource(topology={"driverVersion": "25.3.1"}))
+    await settle(fleet)
+    assert condition(fleet, "TopologyPinned")["status"] == "True"
+    assert condition(fleet, "Ready")["status"] == "True"
+    assert len(records(fleet, "baseline")) == 2
+
+
+async def test_other_driver_is_only_reported_where_the_resource_says_warn() -> None:
+    fleet = fleet_with(topology={"drift": "Warn"})
+    fleet.identical -= {"driver", "firmware"}
+    fleet.hardware["a-1-0"] = OTHER_DRIVER
+    await settle(fleet)
+    pinned = condition(fleet, "TopologyPinned")
+    assert pinned["status"] == "True"
+    assert "driver" in pinned["message"]
+    assert condition(fleet, "Ready")["status"] == "True"
+
+
+async def test_two_kinds_of_hardware_at_first_pin_one_of_them() -> None:
+    fleet = fleet_with()
+    fleet.hardware["a-1-0"] = {"chip": "910B4"}
+    await settle(fleet)
+    assert condition(fleet, "TopologyPinned")["reason"] == "TopologyDrift"
+    assert len(records(fleet, "baseline")) == 1
+    assert status(fleet)["readyReplicas"] == 1
+
+
+async def test_engine_that_answers_and_has_not_attested_is_said_to_be_so() -> None:
+    fleet = fleet_with()
+    await settle(fleet)
+    assert condition(fleet, "BatchInvarianceEffective")["reason"] == "Attested"
+    fleet.unattested.add("a-1-0")
+    fleet.restart("a-1-0")
+    await settle(fleet)
+    effective = condition(fleet, "BatchInvarianceEffective")
+    assert (effective["status"], effective["reason"]) == ("False", "NotAttested")
+    assert "replica 1: no attestation of worker-0 yet" in effective["message"]
+    assert condition(fleet, "Ready")["status"] == "False"
