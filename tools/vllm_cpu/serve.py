@@ -147,7 +147,7 @@ def serving(
     """
     (folder / "guard").mkdir()
     install_guard(folder / "guard")
-    port, log = _free_port(), folder / "engine.log"
+    port, log = free_port(), folder / "engine.log"
     url = f"http://127.0.0.1:{port}"
     began = time.monotonic()
     with log.open("wb") as output:
@@ -170,7 +170,8 @@ def serving(
             process.wait()
 
 
-def _free_port() -> int:
+def free_port() -> int:
+    """Return a loopback port that nobody listens on now."""
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
         return int(listener.getsockname()[1])
