@@ -25,6 +25,7 @@ from detinf.guard.plan import Plan, check_command, read_plan
 from detinf.guard.vocabulary import read_vocabulary
 from detinf.guard.watch import Watch
 
+
 @dataclass(frozen=True)
 class Places:
     """Where the guard reads and writes; tests choose their own."""
