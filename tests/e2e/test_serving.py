@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 from pathlib import Path
 from typing import Any
@@ -76,6 +77,13 @@ def test_commands_that_the_charts_notes_print_work(serving: Scene, node: Cluster
     assert answers[1]["choices"][0]["message"]["content"]
     assert serving.resource()["status"]["url"] == f"http://{NAME}.{serving.kubectl.namespace}.svc:8000/v1"
     assert "{.status.url}" in notes
+    # The way from an answer to its engine, as docs/operations/failures.md goes it.
+    boots = set(re.findall(r"^X-Detinf-Boot: (\w+)", done.stdout, re.MULTILINE))
+    path = f"/api/v1/namespaces/{serving.kubectl.namespace}/pods/{NAME}-%d-0:9400/proxy/v1/report"
+    reports = [json.loads(serving.kubectl.run("get", "--raw", path % index)) for index in (0, 1)]
+    assert boots <= {report["boot"] for report in reports}
+    assert len(boots) >= 1
+    assert len({report["fingerprint"] for report in reports}) == 1
 
 
 def test_pods_hold_only_the_devices_that_the_plan_says(serving: Scene) -> None:
