@@ -14,8 +14,10 @@ from dataclasses import dataclass
 from typing import Any
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
-from detinf.api import names
+from detinf.api import crd, names
 from detinf.controller.decide import decide
 from detinf.controller.observed import Observed
 from detinf.controller.settings import OperatorSettings
@@ -326,3 +328,24 @@ def test_several_mistakes_are_told_at_once() -> None:
     assert [
         field for field in ("spec.replicas", "spec.promise", "spec.engine.maxNumSeqs") if field not in message
     ] == []
+
+
+def paths(schema: dict[str, Any], path: str) -> list[str]:
+    """Return the path of every field of a part."""
+    found = [path]
+    for name, item in schema.get("properties", {}).items():
+        found += paths(item, f"{path}.{name}")
+    return found
+
+
+VALUES = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(max_size=20),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=10), inner, max_size=3),
+    max_leaves=6,
+)
+
+
+@settings(deadline=None)
+@given(path=st.sampled_from(paths(crd.schema()["properties"]["spec"], "spec")), value=VALUES)
+def test_anything_in_any_field_is_decided_on_and_never_an_exception(path: str, value: Any) -> None:
+    decided(resource(path, value))
