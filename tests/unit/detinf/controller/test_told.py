@@ -96,12 +96,17 @@ async def test_child_that_is_refused_is_told_once_until_it_is_taken(
     assert ("Stalled" in found) is is_the_specs_fault
     assert ("Reconciling" in found) is not is_the_specs_fault
     before = list(fleet.api.writes)
+
+    async def written(_manifest: dict[str, Any]) -> None:
+        pytest.fail("the same status was sent again")
+
+    told, fleet.api.apply_status = fleet.api.apply_status, written
     for _ in range(3):
         fleet.now += 60
         with pytest.raises(type(error)):
             await reconcile(fleet)
     assert fleet.api.writes == before
-    fleet.api.apply = taken
+    fleet.api.apply, fleet.api.apply_status = taken, told
     await reconcile(fleet)
     assert "ChildRefused" not in str(conditions(fleet))
 
