@@ -76,6 +76,7 @@ class Reason(StrEnum):
     MOUNT_FAILED = "MountFailed"
     CONTAINER_FAILED = "ContainerFailed"
     GUARD_REFUSED = "GuardRefused"
+    DOWNLOAD_FAILED = "DownloadFailed"
     ENGINE_CRASHES = "EngineCrashes"
     OUT_OF_MEMORY = "OutOfMemory"
     EVICTED = "Evicted"

@@ -168,7 +168,9 @@ def _ended(name: str, ended: Mapping[str, Any], restarts: int, pod_name: str) ->
             Reason.OUT_OF_MEMORY, _with(f"{name}: killed, because it used more memory than its limit", remedy)
         )
     if code == REFUSED_EXIT_CODE and lines:
-        return Trouble(Reason.GUARD_REFUSED, f"{name}: {lines[0]}")
+        # A hub that is away comes back; what did not verify does not verify the next time either.
+        reason = Reason.DOWNLOAD_FAILED if " refused: download: " in lines[0] else Reason.GUARD_REFUSED
+        return Trouble(reason, f"{name}: {lines[0]}")
     logs = f"see kubectl logs {pod_name} -c {name} --previous"
     if lines:
         return Trouble(Reason.CONTAINER_FAILED, _with(f"{name}: {lines[0]}", logs))

@@ -39,6 +39,7 @@ def unscheduled(message: str) -> dict[str, Any]:
 
 
 REFUSED = "detinf guard: refused: firmware version is '7.8.0.6.201', the plan says '7.9.9'; install it"
+DOWNLOAD = "detinf guard: refused: download: Qwen/Qwen3-8B: no route to the hub; let the pod reach it"
 NOTHING = "no such image"
 PULL = f'rpc error: code = NotFound desc = failed to pull and unpack image "i:1": {NOTHING}'
 
@@ -87,6 +88,7 @@ TROUBLES = [
         ("guard-install: RunContainerError: no python3; see kubectl describe pod",),
     ),
     (pod(ended(78, message=REFUSED + "\n")), ("Failed", Reason.GUARD_REFUSED), ("engine: " + REFUSED,)),
+    (pod(ended(78, message=DOWNLOAD)), ("Failed", Reason.DOWNLOAD_FAILED), ("engine: " + DOWNLOAD,)),
     (
         pod(ended(137, now="running") | {"lastState": {"terminated": {"exitCode": 137, "reason": "OOMKilled"}}}),
         ("Failed", Reason.OUT_OF_MEMORY),
