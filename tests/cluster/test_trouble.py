@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -68,16 +69,17 @@ class Loop:
     async def until(self, kubectl: Kubectl, reason: str, *words: str) -> dict[str, dict[str, str]]:
         """Look until Ready has this reason and words; then nothing is written any more. Return the conditions."""
         conditions: dict[str, dict[str, str]] = {}
-        async with asyncio.timeout(90):
-            while True:
-                with contextlib.suppress(ForbiddenError, InvalidError):
-                    await self.look()
-                status = json.loads(kubectl("get", "detinf", "a", "-o", "json")).get("status", {})
-                conditions = {item["type"]: item for item in status.get("conditions", [])}
-                ready = conditions.get("Ready", {})
-                if ready.get("reason") == reason and all(part in ready["message"] for part in words):
-                    break
-                await asyncio.sleep(0.2)
+        limit = time.monotonic() + 90
+        while True:
+            assert time.monotonic() < limit, f"no {reason} {words}: {conditions.get('Ready')}"
+            with contextlib.suppress(ForbiddenError, InvalidError):
+                await self.look()
+            status = json.loads(kubectl("get", "detinf", "a", "-o", "json")).get("status", {})
+            conditions = {item["type"]: item for item in status.get("conditions", [])}
+            ready = conditions.get("Ready", {})
+            if ready.get("reason") == reason and all(part in ready["message"] for part in words):
+                break
+            await asyncio.sleep(0.2)
         return conditions
 
     async def is_quiet(self) -> bool:

@@ -201,15 +201,17 @@ def refused_status(
         if item.get("type") in set(Type)
     }
     words = f"the API server refuses it: {error.words}"
+    invalid = isinstance(error, InvalidError)
+    if invalid:
+        words += "; correct the field of the resource that this comes from"
     findings = [
         Finding(Type.READY, "False", Reason.CHILD_REFUSED, words),
         Finding(Type.DEGRADED, "True", Reason.CHILD_REFUSED, words),
     ]
-    if isinstance(error, InvalidError):
-        remedy = f"{words}; correct the field of the resource that this comes from"
+    if invalid:
         findings += [
-            Finding(Type.SPEC_VALID, "False", Reason.CHILD_REFUSED, remedy),
-            Finding(Type.STALLED, "True", Reason.CHILD_REFUSED, remedy),
+            Finding(Type.SPEC_VALID, "False", Reason.CHILD_REFUSED, words),
+            Finding(Type.STALLED, "True", Reason.CHILD_REFUSED, words),
         ]
         said.pop(Type.RECONCILING, None)
     said |= {finding.type: finding for finding in findings}

@@ -105,8 +105,8 @@ NO_NODE = (
     ("no nodes available", "add a node"),
 )
 CLAIMS = (
-    ("not found", "create the claim in this namespace, or correct spec.model.source"),
     ("unbound", "the claim has no volume yet: see kubectl describe pvc"),
+    ("not found", "create the claim in this namespace, or correct spec.model.source"),
     ("", "see kubectl describe pvc"),
 )
 MOUNTS = (

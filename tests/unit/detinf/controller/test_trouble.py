@@ -67,7 +67,7 @@ TROUBLES = [
         ('"models" not found', "create the claim", "spec.model.source"),
     ),
     (
-        unscheduled("0/1 nodes are available: pod has unbound immediate PersistentVolumeClaims."),
+        unscheduled("0/1 nodes are available: pod has unbound immediate PersistentVolumeClaims. not found"),
         ("Pending", Reason.CLAIM_MISSING),
         ("kubectl describe pvc",),
     ),
