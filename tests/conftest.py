@@ -7,5 +7,6 @@ from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
 # The one fake, of our own port, see fakes/cluster_api.py; what looks at the API server from outside; the simulated
-# engine in virtual time; and what stands in for the model hubs, which other people's libraries talk to.
-sys.path[:0] = [str(HERE / name) for name in ("fakes", "observers", "virtual", "stand_ins")]
+# engine in virtual time; what stands in for the model hubs, which other people's libraries talk to; a bad way to the
+# API server.
+sys.path[:0] = [str(HERE / name) for name in ("fakes", "observers", "virtual", "stand_ins", "faults")]

@@ -8,17 +8,13 @@ from __future__ import annotations
 import functools
 import json
 import re
-import subprocess
-import sys
-import time
-import urllib.error
-import urllib.request
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 from audit import Audit, granted
+from controller_process import CHILDREN, WAIT, Controller, Kubectl, children, make, resource, settle
 from detinf_cluster.control_plane import ControlPlane
 from detinf_cluster.processes import free_port
 
@@ -28,68 +24,6 @@ pytestmark = pytest.mark.cluster
 
 ROOT = Path(__file__).resolve().parents[2]
 ACCOUNT = "system:serviceaccount:detinf-system:detinf"
-CHILDREN = "statefulsets,services,configmaps,poddisruptionbudgets"
-OWN = f"{names.LABEL_MANAGED_BY}={names.MANAGED_BY}"
-WAIT = "--timeout=60s"
-
-Kubectl = Callable[..., str]
-
-
-class Controller:
-    """The controller's process, which can be restarted."""
-
-    def __init__(self, folder: Path, kubeconfig: Path) -> None:
-        self.port = free_port()
-        self.log = folder / "controller.log"
-        config = folder / "config.yaml"
-        config.write_text("probeImage: localhost/detinf/probe:dev\ndefaultProfile: simulated\n", encoding="utf-8")
-        self.command = [sys.executable, "-m", "detinf.controller", "--config", str(config)]
-        self.command += ["--kubeconfig", str(kubeconfig), "--host", "127.0.0.1", "--port", str(self.port)]
-        self.process: subprocess.Popen[bytes] | None = None
-
-    def start(self) -> None:
-        with self.log.open("ab") as log:
-            self.process = subprocess.Popen(self.command, stdout=log, stderr=subprocess.STDOUT)
-        self.until("ready", lambda: self.page("readyz") == "ok\n")
-
-    def stop(self) -> None:
-        assert self.process is not None
-        self.process.terminate()
-        assert self.process.wait(60) == 0, self.log.read_text(encoding="utf-8")[-2000:]
-
-    def page(self, path: str) -> str:
-        try:
-            with urllib.request.urlopen(f"http://127.0.0.1:{self.port}/{path}", timeout=10) as answer:
-                return str(answer.read().decode())
-        except (urllib.error.URLError, ConnectionError):
-            return ""
-
-    def looked(self) -> int:
-        """Return how often it has reconciled a resource, by its own metrics."""
-        counts = re.findall(r"^controller_runtime_reconcile_total\{.*\} (\S+)$", self.page("metrics"), re.MULTILINE)
-        return sum(int(float(count)) for count in counts)
-
-    def failures(self, namespace: str) -> list[str]:
-        """Return what it logged of reconciliations in a namespace that ended with an error."""
-        lines = [json.loads(line) for line in self.log.read_text(encoding="utf-8").splitlines() if line[:1] == "{"]
-        return [
-            json.dumps(line)
-            for line in lines
-            if line.get("event") == "reconcile failed" and line.get("namespace") == namespace
-        ]
-
-    def look_again(self, audit: Audit, namespace: str, times: int, name: str = "a") -> None:
-        """Wait until it has begun so many more passes over a resource; all but the last are then in the audit log."""
-        before = audit.looks(namespace, name)
-        self.until(f"{times} more looks", lambda: audit.looks(namespace, name) >= before + times)
-
-    def until(self, what: str, ask: Callable[[], bool], seconds: float = 120) -> None:
-        limit = time.monotonic() + seconds
-        while not ask():
-            assert self.process is not None
-            assert self.process.poll() is None, self.log.read_text(encoding="utf-8")[-2000:]
-            assert time.monotonic() < limit, f"no {what} after {seconds} s"
-            time.sleep(0.1)
 
 
 @pytest.fixture(scope="module")
@@ -102,42 +36,10 @@ def controller(
     definition: str, account_kubeconfig: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Controller]:
     assert definition
-    running = Controller(tmp_path_factory.mktemp("controller"), account_kubeconfig)
+    running = Controller(tmp_path_factory.mktemp("controller"), account_kubeconfig, free_port())
     running.start()
     yield running
     running.stop()
-
-
-def resource(name: str = "a", **spec: Any) -> str:
-    source = {"persistentVolumeClaim": {"claimName": "models"}}
-    manifest = {
-        "apiVersion": names.API_VERSION,
-        "kind": names.KIND,
-        "metadata": {"name": name},
-        "spec": {"model": {"source": source}, "replicas": 2} | spec,
-    }
-    return json.dumps(manifest)
-
-
-def make(kubectl: Kubectl, name: str = "a", **spec: Any) -> None:
-    """Apply a resource, and wait until its last child and its status are there."""
-    kubectl("apply", "--server-side", "-f", "-", given=resource(name, **spec))
-    kubectl("wait", "--for=create", f"statefulset/{name}-1", WAIT)
-    kubectl("wait", "--for=condition=SpecValid", f"detinf/{name}", WAIT)
-
-
-def settle(kubectl: Kubectl, name: str = "a") -> None:
-    """Wait until nothing more happens by itself: the status repeats the scheduler's words about both pods."""
-    for index in (0, 1):
-        kubectl("wait", f"--for=jsonpath={{.status.replicaStates[{index}].state}}=Pending", f"detinf/{name}", WAIT)
-        words = f"{{.status.replicaStates[{index}].message}}=Unschedulable: no nodes available to schedule pods"
-        kubectl("wait", f"--for=jsonpath={words}", f"detinf/{name}", WAIT)
-
-
-def children(kubectl: Kubectl, name: str = "a") -> dict[str, str]:
-    """Return the uids of a resource's children by KIND/NAME."""
-    listed = json.loads(kubectl("get", CHILDREN, "-l", f"{OWN},{names.LABEL_NAME}={name}", "-o", "json"))["items"]
-    return {f"{item['kind']}/{item['metadata']['name']}": item["metadata"]["uid"] for item in listed}
 
 
 def test_settled_resource_is_not_written_and_not_by_a_restarted_controller(
