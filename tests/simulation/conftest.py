@@ -231,7 +231,7 @@ async def engine_pod(tmp_path: Path) -> AsyncIterator[EnginePod]:
         "PATH": f"{tmp_path / 'bin'}{os.pathsep}{os.environ['PATH']}",
         "HOME": str(tmp_path),
         "DETINF_SIM_LOAD_SECONDS": "0.1",
-        "DETINF_SIM_STEP_MS": "1",
+        "DETINF_SIM_STEP_MS": "0.3",
     }
     url = f"http://127.0.0.1:{port}"
     async with aiohttp.ClientSession() as session, running_probe(tmp_path, url) as probe_url:
