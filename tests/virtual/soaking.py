@@ -5,6 +5,7 @@ Shared by ``benchmarks/soak.py`` and, for seconds, by the tests.
 
 from __future__ import annotations
 
+import functools
 import random
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
@@ -120,6 +121,7 @@ class Known:
         return [next(item for item in self.references.items if len(item.prompt_ids) == length) for length in lengths]
 
 
+@functools.cache
 def know() -> Known:
     """Return the references, and what a healthy engine answers alone."""
     engine = VirtualEngine(SimEngine(MODEL, Limits(max_model_len=CONTEXT)), 0)
