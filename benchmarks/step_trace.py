@@ -1,6 +1,7 @@
 """What the step trace costs the real vLLM: time in each step, and throughput with and without it.
 
     .venv/bin/python benchmarks/step_trace.py
+    .venv/bin/python benchmarks/step_trace.py alone      (no engine: the recorder's own work, in a loop)
 
 One engine (vLLM on CPU, 256 sequences), and 256 requests at once that are all our own, the most expensive case. The
 time is taken around all that the recorder does in a step, inside the scheduler. Throughput is measured in pairs on the
@@ -18,6 +19,7 @@ import sys
 import tempfile
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT / "tools" / "vllm_cpu"))
@@ -25,13 +27,15 @@ sys.path.insert(0, str(ROOT / "tools" / "vllm_cpu"))
 import serve  # noqa: E402 - found through the line above
 
 from detinf.documents import Reference  # noqa: E402 - as above
-from detinf.guard.trace import own_id  # noqa: E402 - as above
+from detinf.guard.recorder import Recorder  # noqa: E402 - as above
+from detinf.guard.trace import TraceWriter, own_id  # noqa: E402 - as above
 from detinf.probe.client import EngineClient  # noqa: E402 - as above
 from detinf.probe.observation import Observation  # noqa: E402 - as above
 
 WIDTH = 256
 TOKENS = 24
 PAIRS = 16
+STEPS_ALONE = 3000
 PLUGIN = ROOT / "benchmarks" / "step_trace_plugin"
 
 
@@ -106,8 +110,42 @@ def figures(steps: Path, ratios: list[float]) -> dict[str, object]:
     }
 
 
+def alone() -> dict[str, object]:
+    """Return the microseconds that the recorder takes for a step of 256 decodes, of which so many are our own."""
+    taken = {}
+    with tempfile.TemporaryDirectory(prefix="detinf-step-trace-") as name:
+        for own in (16, WIDTH):
+            recorder = Recorder(TraceWriter(Path(name) / "trace.ring", serve.BOOT))
+            ids = [f"cmpl-{own_id(bytes(8), number)}-0-0a1b2c3d" for number in range(own)]
+            ids += [f"cmpl-{number:032x}-0-0a1b2c3d" for number in range(WIDTH - own)]
+            request = SimpleNamespace(num_tokens=8, num_computed_tokens=8, num_preemptions=0)
+            scheduler = SimpleNamespace(requests=dict.fromkeys(ids, request), waiting=())
+
+            def step(new: list[str], ids: list[str] = ids) -> SimpleNamespace:
+                return SimpleNamespace(
+                    num_scheduled_tokens=dict.fromkeys(ids, 1),
+                    total_num_scheduled_tokens=WIDTH,
+                    scheduled_new_reqs=[SimpleNamespace(req_id=item, num_computed_tokens=0) for item in new],
+                    scheduled_cached_reqs=SimpleNamespace(resumed_req_ids=()),
+                    finished_req_ids=(),
+                )
+
+            recorder.record(scheduler, step(ids))
+            times = []
+            for _ in range(STEPS_ALONE):
+                output = step([])
+                began = time.perf_counter_ns()
+                recorder.record(scheduler, output)
+                times.append((time.perf_counter_ns() - began) / 1000)
+            taken[f"{own} of {WIDTH} our own"] = round(statistics.median(times), 1)
+    return {"microseconds a step, the recorder alone": taken}
+
+
 def main() -> int:
     """Measure; return 0."""
+    if sys.argv[1:] == ["alone"]:
+        print(json.dumps(alone(), indent=1))
+        return 0
     with tempfile.TemporaryDirectory(prefix="detinf-step-trace-") as name:
         steps = Path(name) / "steps"
         extra = {"DETINF_BENCH_STEPS": str(steps), "PYTHONPATH": str(PLUGIN)}

@@ -2,7 +2,7 @@
 
     .venv/bin/python benchmarks/witnesses.py simulated
     .venv/bin/python benchmarks/witnesses.py stock       (the real vLLM on CPU, as its profile runs it)
-    .venv/bin/python benchmarks/witnesses.py caching     (with prefix caching and chunked prefill)
+    .venv/bin/python benchmarks/witnesses.py caching 2   (with prefix caching and chunked prefill; 2 rounds and not 7)
 
 Cohorts of 2, 8 and 16 in every form, idle and beside 6 tenants. For each witness: of the cohorts in which the thing
 took place by the trace, how many it did not prove; and how many claims were wrong, of all cohorts. For each form: how
@@ -74,7 +74,7 @@ def together(trials: Iterable[Trial]) -> str:
     return f"{read} read in one step, {decoded} decoded in one, of {len(listed)}"
 
 
-async def measure(client: EngineClient, trace: Trace, rounds: int = ROUNDS) -> tuple[dict[str, Any], int]:
+async def measure(client: EngineClient, trace: Trace, rounds: int) -> tuple[dict[str, Any], int]:
     """Return the figures of one engine, and the number of wrong claims."""
     figures: dict[str, Any] = {}
     wrong = 0
@@ -107,14 +107,14 @@ async def simulated(folder: Path) -> AsyncIterator[tuple[EngineClient, Trace]]:
         yield client, Trace(path, boot)
 
 
-async def of_simulated() -> tuple[dict[str, Any], int]:
+async def of_simulated(rounds: int) -> tuple[dict[str, Any], int]:
     """Measure the simulated engine."""
     with tempfile.TemporaryDirectory(prefix="detinf-witnesses-") as folder:
         async with simulated(Path(folder)) as (client, trace):
-            return await measure(client, trace)
+            return await measure(client, trace, rounds)
 
 
-async def of_real(served: serve.Served, rounds: int = ROUNDS) -> tuple[dict[str, Any], int]:
+async def of_real(served: serve.Served, rounds: int) -> tuple[dict[str, Any], int]:
     """Measure a real engine that runs."""
     async with EngineClient(served.url, serve.MODEL, boot=serve.BOOT) as client:
         trials = Trials(client, Trace(served.trace, serve.BOOT), VOCABULARY)
@@ -124,14 +124,15 @@ async def of_real(served: serve.Served, rounds: int = ROUNDS) -> tuple[dict[str,
 
 def main() -> int:
     """Measure one engine; return 1 where a claim was wrong."""
-    name = sys.argv[1] if len(sys.argv) > 1 else ""
+    name, *more = sys.argv[1:] or [""]
+    rounds = int(more[0]) if more else ROUNDS
     if name == "simulated":
-        figures, wrong = asyncio.run(of_simulated())
+        figures, wrong = asyncio.run(of_simulated(rounds))
     elif name in serve.VARIANTS:
         with serve.from_nothing(variant=name) as served:
-            figures, wrong = asyncio.run(of_real(served))
+            figures, wrong = asyncio.run(of_real(served, rounds))
     else:
-        print(f"usage: witnesses.py simulated|{'|'.join(serve.VARIANTS)}", file=sys.stderr)
+        print(f"usage: witnesses.py simulated|{'|'.join(serve.VARIANTS)} [ROUNDS]", file=sys.stderr)
         return 2
     print(json.dumps({name: figures}, indent=1))
     return 1 if wrong else 0
