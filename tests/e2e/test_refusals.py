@@ -51,6 +51,45 @@ def test_sick_device_is_refused_by_the_guard(without_resource: Scene, node: Any)
         facts.write_text(healthy, encoding="utf-8")
 
 
+@pytest.mark.parametrize(
+    ("topology", "facts", "parts"),
+    [
+        ({"hbmGiB": 32}, {}, ("hbmGiB is 64, the plan says 32",)),
+        ({}, {"link": "SYS"}, ("link is 'SYS', the plan says 'HCCS'",)),
+    ],
+    ids=["other memory", "PCIe where HCCS is promised"],
+)
+def test_hardware_that_no_label_tells_is_refused_by_the_guard(
+    without_resource: Scene, node: Any, topology: dict[str, Any], facts: dict[str, str], parts: tuple[str, ...]
+) -> None:
+    path = node.folder / "npu/usr/local/dcmi/simulated.json"
+    right = path.read_text(encoding="utf-8")
+    path.write_text(json.dumps(json.loads(right) | facts), encoding="utf-8")
+    try:
+        apply(without_resource, **topology)
+        words(without_resource, "GuardRefused", *parts)
+    finally:
+        path.write_text(right, encoding="utf-8")
+
+
+def test_other_weights_than_the_manifest_are_refused_by_the_guard(without_resource: Scene) -> None:
+    manifest = copy.deepcopy(without_resource.engine.manifest)
+    manifest["spec"]["replicas"] = 1
+    manifest["spec"]["model"]["manifestDigest"] = "sha256:" + "0" * 64
+    without_resource.kubectl.apply(manifest)
+    words(without_resource, "GuardRefused", "the manifest of /models", "`detinf manifest`")
+
+
+def test_image_of_another_release_than_the_profiles_is_refused_by_the_guard(without_resource: Scene) -> None:
+    manifest = copy.deepcopy(without_resource.engine.manifest)
+    manifest["spec"] |= {"replicas": 1, "topology": {}, "parallelism": {"tensor": 1}}
+    image = "localhost/detinf/simulated-engine:dev"
+    manifest["spec"]["engine"] |= {"profile": "vllm-cpu-0.32", "image": image}
+    manifest["spec"]["model"]["dtype"] = "float32"
+    without_resource.kubectl.apply(manifest)
+    words(without_resource, "GuardRefused", "packages: vllm-cpu is not installed, the profile is for 0.32.0")
+
+
 def test_chip_that_no_node_has_is_pending_in_the_schedulers_words(without_resource: Scene) -> None:
     apply(without_resource, chip="910B9")
     words(without_resource, "Unschedulable", "node affinity/selector", "spec.topology")
