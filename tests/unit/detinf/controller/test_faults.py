@@ -1,0 +1,74 @@
+"""Errors, lost requests and lost answers at any calls, in virtual time: the same end, and nothing done twice.
+
+Every pass is a controller that has just started, so that restarts are everywhere. The profile is derandomised: the same
+examples each time.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from journeys import FLOWS, Flow, Journey, begun
+
+from detinf.cluster.port import ClusterError, ConflictError
+
+ENDS: dict[str, Journey] = {}
+STATUS = {"429": 429, "500": 500, "503": 503, "request lost": None, "answer lost": None}
+FAULTS = st.dictionaries(
+    st.integers(1, 90), st.sampled_from(["409", *STATUS]), min_size=1, max_size=12
+)  # by the number of the call, counted over all passes
+
+
+async def expected_end(flow: Flow) -> Journey:
+    """Return the journey on which nothing goes wrong; made once."""
+    if flow.name not in ENDS:
+        ENDS[flow.name] = await begun(flow)
+        await ENDS[flow.name].settle()
+    return ENDS[flow.name]
+
+
+class Trouble:
+    """Lets calls fail by their number."""
+
+    def __init__(self, faults: dict[int, str]) -> None:
+        self.faults = faults
+        self.count = 0
+
+    def before(self, what: str) -> None:
+        self.count += 1
+        fault = self.faults.get(self.count)
+        if fault == "409" and not what.startswith(("get", "list")):
+            raise ConflictError(what, status=409)
+        if fault in STATUS and fault != "answer lost":
+            raise ClusterError(f"{fault}: {what}", status=STATUS[fault])
+
+    def after(self, what: str) -> None:
+        if self.faults.get(self.count) == "answer lost":
+            raise ClusterError(f"timed out: {what}")
+
+
+async def live(journey: Journey, before: Callable[[str], None], after: Callable[[str], None]) -> None:
+    """Be a controller for one pass, that comes again later where the API server did not do what was asked."""
+    try:
+        await journey.live(before, after)
+    except ClusterError:
+        return
+
+
+@settings(derandomize=True, max_examples=60, deadline=None, database=None)
+@given(flow=st.sampled_from(FLOWS), faults=FAULTS, seconds=st.lists(st.sampled_from([0.5, 2.0, 5.0]), min_size=8))
+async def test_calls_that_fail_anywhere_lead_to_the_same_end(
+    flow: Flow, faults: dict[int, str], seconds: list[float]
+) -> None:
+    expected = await expected_end(flow)
+    journey, trouble = await begun(flow), Trouble(dict(faults))
+    for pause in seconds[:20]:
+        await live(journey, trouble.before, trouble.after)
+        journey.pass_time(pause)
+    await journey.settle()
+    assert journey.end() == expected.end()
+    uids = [uid for _, _, uid in journey.done.deleted]
+    assert len(uids) == len(set(uids))
+    assert journey.events() <= expected.events()
