@@ -74,8 +74,9 @@ def test_the_smallest_resource_gets_every_default(kubectl: Kubectl) -> None:
         },
         "parallelism": {"tensor": 1},
         "replicas": 1,
-        "topology": {},
+        "topology": {"drift": "Strict"},
         "scheduling": {"resourceName": "huawei.com/Ascend910", "nodeSelector": {}, "tolerations": []},
+        "probe": {},
         "quarantine": {"policy": "Isolate"},
     }
 
@@ -107,6 +108,7 @@ def test_everything_that_the_resource_has_is_taken(kubectl: Kubectl) -> None:
             "serverClass": "module-910b-8",
             "driverVersion": "25.5.1",
             "firmwareVersion": "7.8.0.6.201",
+            "drift": "Warn",
         },
         "scheduling": {
             "resourceName": "huawei.com/Ascend910B4-1",
@@ -120,6 +122,7 @@ def test_everything_that_the_resource_has_is_taken(kubectl: Kubectl) -> None:
             "runtimeClassName": "ascend",
             "priorityClassName": "high",
         },
+        "probe": {"mode": "Observe"},
         "quarantine": {"policy": "Report"},
     }
     stored = json.loads(kubectl("apply", *STRICT, "-f", "-", "-o", "json", given=json.dumps(resource)))

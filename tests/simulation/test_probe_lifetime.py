@@ -9,7 +9,9 @@ from typing import Any
 import pytest
 
 from detinf.api.names import REFERENCES_KEY
-from detinf.documents import Phase, Report, Verdict
+from detinf.api.types import ProbeMode
+from detinf.documents import Phase, ProbeSettings, Report, Verdict
+from detinf.probe.readiness import read_pass
 
 
 async def test_first_lifetime_is_gated_and_then_ready(engine_pod: Any) -> None:
@@ -119,6 +121,52 @@ async def test_fault_at_the_gate_never_serves(engine_pod: Any) -> None:
     assert report.evidence is not None
     assert (report.evidence.relation, report.evidence.condition) == ("S03", "width=16")
     assert "FAIL" in report.reasons[0]
+
+
+def set_mode(engine_pod: Any, mode: ProbeMode) -> None:
+    path = engine_pod.folder / "settings.json"
+    path.write_bytes(ProbeSettings.parse(path.read_bytes()).model_copy(update={"mode": mode}).canonical())
+
+
+def kept_mode(engine_pod: Any) -> str:
+    kept = read_pass(engine_pod.folder / "state")
+    assert kept is not None
+    return kept.mode
+
+
+async def test_fault_at_an_observed_gate_serves_and_is_reported_and_an_enforced_one_takes_that_back(
+    engine_pod: Any,
+) -> None:
+    set_mode(engine_pod, ProbeMode.OBSERVE)
+    await engine_pod.qualify()
+    first = await engine_pod.until_phase(Phase.PASSED)
+    assert first.evidence is None
+    assert kept_mode(engine_pod) == ProbeMode.ENFORCE  # it was passed, whatever the mode
+    await engine_pod.end_engine()
+    engine_pod.environment["DETINF_SIM_FAULTS"] = "F01"
+    await engine_pod.start_engine()
+
+    async def other_boot_serves() -> Report | None:
+        found: Report = await engine_pod.report()
+        return found if found.ready and found.boot != first.boot else None
+
+    report = await engine_pod.until(other_boot_serves)
+    assert report.evidence is not None
+    assert (report.evidence.relation, report.evidence.condition) == ("S03", "width=16")
+    assert kept_mode(engine_pod) == ProbeMode.OBSERVE
+    set_mode(engine_pod, ProbeMode.ENFORCE)
+    taken_back = await engine_pod.until_phase(Phase.GATE_FAILED)
+    assert not taken_back.ready
+
+
+async def test_observed_engine_is_not_ready_without_its_attestation(engine_pod: Any) -> None:
+    set_mode(engine_pod, ProbeMode.OBSERVE)
+    await engine_pod.qualify()
+    await engine_pod.until_phase(Phase.PASSED)
+    await engine_pod.end_engine()
+    ready, reasons = await engine_pod.ready()
+    assert not ready
+    assert "no attestation" in reasons[0]
 
 
 async def test_tampered_delivery_is_not_used_and_says_so(engine_pod: Any) -> None:

@@ -56,6 +56,13 @@ def _object_name(field: str, kind: str) -> Any:
     )
 
 
+class ProbeMode(StrEnum):
+    """What follows from a divergence."""
+
+    ENFORCE = "Enforce"
+    OBSERVE = "Observe"
+
+
 class PersistentVolumeClaimSource(ApiModel):
     """A model folder in a PersistentVolumeClaim of the same namespace, mounted read-only."""
 
@@ -330,6 +337,14 @@ class Quarantine(ApiModel):
     """`Isolate` takes a replica out of the Service while a peer passes the same cell; `Report` only says so."""
 
 
+class Probe(ApiModel):
+    """How the probes go about their work."""
+
+    mode: ProbeMode | None = None
+    """`Enforce`: what fails its gate does not serve, what diverges is isolated. `Observe`: both are only reported, and
+    attestation is needed all the same. Absent: `Observe` for a model and chip that nobody validated."""
+
+
 class Spec(ApiModel):
     """What is asked for."""
 
@@ -362,6 +377,8 @@ class Spec(ApiModel):
     """What the hardware must be."""
     scheduling: Scheduling = Scheduling()
     """Where the pods may run."""
+    probe: Probe = Probe()
+    """How the probes go about their work."""
     quarantine: Quarantine = Quarantine()
     """What happens to a replica that diverged."""
 

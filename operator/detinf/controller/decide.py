@@ -22,6 +22,7 @@ from detinf.controller.settings import OperatorSettings
 from detinf.controller.status import build_status, invalid_status
 from detinf.documents import Phase, Plan
 from detinf.engines.plan import revision_of
+from detinf.engines.validated import observed_because
 from detinf.guard.canonical import digest, short
 
 ANNOTATION_APPLIED = f"{names.GROUP}/applied"
@@ -60,7 +61,10 @@ def decide(observed: Observed, settings: OperatorSettings, now: float) -> Decisi
     revision = revision_of(plan)
     indices = rollout.wanted_indices(observed, spec.replicas)
     qualification = qualify(observed, spec, plan.digest())
-    quarantine = decide_quarantine(observed, spec, now=now, stale_after=settings.stale_after_seconds)
+    observing = observed_because(spec, settings.profiles[plan.profile])
+    quarantine = decide_quarantine(
+        observed, spec, now=now, stale_after=settings.stale_after_seconds, enforced=observing is None
+    )
     actions = [
         *quarantine.records,
         *qualification.actions,
@@ -84,6 +88,7 @@ def decide(observed: Observed, settings: OperatorSettings, now: float) -> Decisi
         indices=indices,
         now=now,
         stale_after=settings.stale_after_seconds,
+        observing=observing,
     )
     notices = all_notices(observed.old_status, status, qualification.notices, quarantine.notices)
     ready = next(item for item in status["conditions"] if item["type"] == Type.READY)

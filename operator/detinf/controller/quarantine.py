@@ -71,7 +71,9 @@ def back_off_seconds(failures: int) -> int:
     return int(min(doubled, LONGEST_BACK_OFF_SECONDS))
 
 
-def decide_quarantine(observed: Observed, spec: Spec, *, now: float, stale_after: int) -> Quarantine:
+def decide_quarantine(
+    observed: Observed, spec: Spec, *, now: float, stale_after: int, enforced: bool = True
+) -> Quarantine:
     """Return what to do about the divergences that are reported now."""
     result = Quarantine(common_mode=is_common_mode(observed.replicas))
     on_record = {child["metadata"]["name"] for child, _ in observed.evidence}
@@ -97,7 +99,7 @@ def decide_quarantine(observed: Observed, spec: Spec, *, now: float, stale_after
         elif replica.isolated_boot == evidence.boot:
             result.isolated.add(replica.index)
             _replace_drained(observed, replica, pod, now, result)
-        elif spec.quarantine.policy is QuarantinePolicy.ISOLATE and not result.common_mode:
+        elif enforced and spec.quarantine.policy is QuarantinePolicy.ISOLATE and not result.common_mode:
             peers = (peer for peer in observed.replicas if peer.index != replica.index)
             if any(same_cell_passes(peer, evidence, now=now, stale_after=stale_after) for peer in peers):
                 result.isolated.add(replica.index)

@@ -91,8 +91,9 @@ def build_status(
     indices: Sequence[int],
     now: float,
     stale_after: int,
+    observing: str | None = None,
 ) -> dict[str, Any]:
-    """Return the status of a valid resource."""
+    """Return the status of a valid resource; ``observing``: why divergences are only reported."""
     replicas = {replica.index: replica for replica in observed.replicas}
     rows = [replicas.get(index, Replica(index, None, None, None)) for index in indices]
     states = [
@@ -108,7 +109,7 @@ def build_status(
     ]
     ready = [row for row in rows if row.ready and row.index not in quarantine.isolated]
     findings = [
-        Finding(Type.SPEC_VALID, "True", Reason.VALID, "the resource can be carried out"),
+        Finding(Type.SPEC_VALID, "True", Reason.VALID, "the resource can be carried out" + _observing(observing)),
         topology_finding(qualification.pinned, rows),
         attested_finding(rows, states),
         qualification.finding,
@@ -160,6 +161,10 @@ def _degraded(bad: Sequence[tuple[int, ReplicaState]]) -> Finding:
         return Finding(Type.DEGRADED, "False", Reason.AS_EXPECTED, "no replica failed or diverged")
     words = "; ".join(f"replica {index}: {state.words}" for index, state in bad)
     return Finding(Type.DEGRADED, "True", bad[0][1].reason, words)
+
+
+def _observing(why: str | None) -> str:
+    return f"; divergences are reported and not acted on: {why}" if why else ""
 
 
 def roll_up(findings: Sequence[Finding]) -> Finding:

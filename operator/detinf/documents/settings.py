@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import ClassVar
 
-from detinf.api.types import Promise
+from detinf.api.types import ProbeMode, Promise
 from detinf.documents.base import Document, Part
 
 
@@ -37,3 +37,5 @@ class ProbeSettings(Document):
     served_model_name: str
     gate: GateSettings
     schedule: ScheduleSettings
+    mode: ProbeMode | None = None
+    """Observe: the gate measures and lets the engine serve, whatever it finds; else Enforce."""

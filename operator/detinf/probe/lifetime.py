@@ -14,6 +14,7 @@ from pathlib import Path
 
 import structlog
 
+from detinf.api.types import ProbeMode
 from detinf.documents import (
     Baseline,
     Candidate,
@@ -33,7 +34,7 @@ from detinf.probe.disturbances import Disturbance, disturbances
 from detinf.probe.evidence import confirm
 from detinf.probe.exported import Exported
 from detinf.probe.observation import Observation, from_answer
-from detinf.probe.readiness import GatePass, read_pass, write_pass
+from detinf.probe.readiness import GatePass, forget_pass, read_pass, write_pass
 from detinf.probe.reasons import Reason
 from detinf.probe.references import comparable, propose_from
 from detinf.probe.relations import IDLE_PLUG_TOKENS, PLUG_TOKENS, Prober
@@ -96,15 +97,25 @@ class Lifetime:
         self.candidate, self.baseline_digest = None, baseline_digest
         self.exported.info.clear()
         self.exported.info.labels(self.attested.fingerprint, digest, baseline_digest).set(1)
-        passed = GatePass(self.attested.boot, self.attested.plan_digest, self.attested.fingerprint, baseline_digest)
         expected = {name: from_answer(answer) for name, answer in baseline.answers.items()}
         items = await self.until_comparable(references, expected)
-        if read_pass(self.state) != passed:
-            await self.gate(items, expected)
-            write_pass(self.state, passed)
-        self.enter(Phase.PASSED)
-        self.exported.gate.set(1)
-        await self.watch(items, expected)
+        passed = GatePass(self.attested.boot, self.attested.plan_digest, self.attested.fingerprint, baseline_digest)
+        while True:
+            if read_pass(self.state) not in self.enough(passed):
+                # A pass that was only observed is taken back before anything else: this may take long.
+                forget_pass(self.state)
+                write_pass(self.state, replace(passed, mode=await self.gate(items, expected)))
+            self.enter(Phase.PASSED)
+            self.exported.gate.set(read_pass(self.state) == passed)
+            await self.watch(items, expected)
+
+    def observing(self) -> bool:
+        """Return whether what is found stands in nobody's way, as of now."""
+        return self.read_settings().mode is ProbeMode.OBSERVE
+
+    def enough(self, passed: GatePass) -> list[GatePass]:
+        """Return the passes that let this boot serve: an enforced one, and an observed one where that is the mode."""
+        return [passed, replace(passed, mode=ProbeMode.OBSERVE)] if self.observing() else [passed]
 
     # Before the gate -----------------------------------------------------------------------------------------------
 
@@ -204,12 +215,19 @@ class Lifetime:
                     answers[reference.name] = answer
                 elif outcome.verdict is Verdict.FAIL:
                     await self.fail(outcome)
+                    # Observed alone: the next answer is as good as this one, and S02 will go on saying so.
+                    asked = await self.client.ask(reference)
+                    if isinstance(asked, Observation):
+                        answers[reference.name] = asked
         return answers
 
     # The gate ------------------------------------------------------------------------------------------------------
 
-    async def gate(self, items: list[Reference], expected: dict[str, Observation]) -> None:
-        """Return when every check of the gate has passed; INCONCLUSIVE is repeated, FAIL is the end."""
+    async def gate(self, items: list[Reference], expected: dict[str, Observation]) -> ProbeMode:
+        """Return when every check of the gate has passed; INCONCLUSIVE is repeated, FAIL is the end.
+
+        In Observe one attempt is enough, whatever it finds: that is reported, and the mode of the pass says so.
+        """
         attempt = 0
         while True:
             self.enter(Phase.GATING)
@@ -222,11 +240,14 @@ class Lifetime:
             else:
                 if outcome is None:
                     self.problems = []
-                    return
+                    return ProbeMode.ENFORCE
                 if outcome.verdict is Verdict.FAIL:
                     await self.fail(outcome)
                 where = f"{outcome.relation} {outcome.condition}"
-                self.problems = [f"gate: {where}: INCONCLUSIVE({outcome.reason}): {outcome.detail}"]
+                self.problems = [f"gate: {where}: {outcome.verdict}({outcome.reason}): {outcome.detail}"]
+            if self.observing():
+                log.warning("gate observed alone", problems=self.problems)
+                return ProbeMode.OBSERVE
             log.warning("gate repeated", problems=self.problems)
             await asyncio.sleep(BACK_OFF_SECONDS[min(attempt, len(BACK_OFF_SECONDS) - 1)])
             attempt += 1
@@ -280,8 +301,14 @@ class Lifetime:
                 return outcome
 
     async def fail(self, outcome: Round) -> None:
-        """Keep the evidence and wait: this boot never serves, and the controller replaces its pod."""
+        """Keep the evidence and wait: this boot never serves, and the controller replaces its pod.
+
+        In Observe nobody waits for it: the evidence is reported, and the engine serves.
+        """
         self.keep_evidence(outcome)
+        if self.observing():
+            log.error("observed alone", detail=outcome.detail)
+            return
         self.enter(Phase.GATE_FAILED)
         self.problems = [f"gate: {outcome.relation} {outcome.condition}: FAIL: {outcome.detail}"]
         log.error("gate failed", detail=self.problems[0])
@@ -290,7 +317,10 @@ class Lifetime:
     # After the gate ------------------------------------------------------------------------------------------------
 
     async def watch(self, items: list[Reference], expected: dict[str, Observation]) -> None:
-        """Check for ever: S01 and S02 on one reference, S03 at one width and one other cell at a time, users first."""
+        """Check for as long as the pass is enough, users first.
+
+        S01 and S02 on one reference, S03 at one width and one other cell at a time.
+        """
         solo_turn = turn = 0
         now = time.monotonic()
         next_solo = now
@@ -299,6 +329,9 @@ class Lifetime:
             await asyncio.sleep(max(0.0, min(next_solo, next_width) - time.monotonic()))
             settings = self.read_settings()
             now = time.monotonic()
+            kept = read_pass(self.state)
+            if kept is None or (kept.mode == ProbeMode.OBSERVE and not self.observing()):
+                return  # enforced from now on: the gate has to be passed
             if await self.busy():
                 # Freshness decays meanwhile, and says so; a user's request never waits for ours.
                 self.exported.skipped.labels("busy").inc()

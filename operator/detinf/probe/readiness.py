@@ -12,6 +12,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from detinf.api.names import LABEL_SERVING
+from detinf.api.types import ProbeMode
 from detinf.probe.attested import Attested, read_attested
 
 GATE_FILE = "gate.json"
@@ -25,6 +26,8 @@ class GatePass:
     plan_digest: str
     fingerprint: str
     baseline_digest: str
+    mode: str = ProbeMode.ENFORCE
+    """Observe: the gate was run, and its outcome stood in nobody's way; never enough where it is enforced."""
 
 
 @dataclass(frozen=True)
@@ -42,6 +45,11 @@ def write_pass(state: Path, passed: GatePass) -> None:
     draft = state / f"{GATE_FILE}.draft"
     draft.write_text(json.dumps(asdict(passed), sort_keys=True), encoding="utf-8")
     os.replace(draft, state / GATE_FILE)  # noqa: PTH105 - the one call that is known to be atomic
+
+
+def forget_pass(state: Path) -> None:
+    """Take a pass back: the engine is not ready from now on."""
+    (state / GATE_FILE).unlink(missing_ok=True)
 
 
 def read_pass(state: Path) -> GatePass | None:

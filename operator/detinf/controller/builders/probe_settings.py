@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from detinf.api import names
-from detinf.api.types import Spec
+from detinf.api.types import ProbeMode, Spec
 from detinf.cluster.port import Manifest
 from detinf.controller.builders.parts import Resource, config_map, name_of
 from detinf.controller.settings import OperatorSettings
 from detinf.documents import GateSettings, Plan, ProbeSettings, ScheduleSettings
 from detinf.engines.plan import gate_widths
+from detinf.engines.validated import observed_because
 from detinf.guard import layout
 
 
@@ -19,7 +20,9 @@ def served_name(resource: Resource, spec: Spec) -> str:
 
 def settings_document(resource: Resource, spec: Spec, plan: Plan, settings: OperatorSettings) -> ProbeSettings:
     """Return what the probes of this resource are to do."""
+    observing = observed_because(spec, settings.profiles[plan.profile])
     return ProbeSettings(
+        mode=ProbeMode.OBSERVE if observing else None,
         promise=spec.promise,
         served_model_name=served_name(resource, spec),
         gate=GateSettings(

@@ -129,6 +129,19 @@ async def test_diverging_replica_is_isolated_drained_and_replaced() -> None:
     ]
 
 
+async def test_diverging_replica_that_is_only_observed_goes_on_serving_and_the_condition_says_so() -> None:
+    fleet = fleet_with(probe={"mode": "Observe"})
+    await settle(fleet)
+    assert (
+        "divergences are reported and not acted on: spec.probe.mode is Observe"
+        in condition(fleet, "SpecValid")["message"]
+    )
+    fleet.answers["a-1-0"] = 1
+    await settle(fleet)
+    assert fleet.api.objects["Pod", NAMESPACE, "a-1-0"]["metadata"]["labels"][names.LABEL_SERVING] == "true"
+    assert condition(fleet, "OutputsInvariant")["reason"] == "DivergenceDetected"
+
+
 async def test_last_replica_that_diverges_is_reported_and_goes_on_serving() -> None:
     fleet = fleet_with(replicas=1)
     await settle(fleet)
