@@ -64,7 +64,7 @@ def mixed(window: Window, cohort: bytes, *, joining: int) -> Proof:
     """Return the proof that a prefill shared a step with decodes of the same cohort.
 
     NotMixed is a finding, too: the prefill ran with nobody's decodes although others of the cohort decoded before and
-    after it, as a scheduler does that never mixes them.
+    after it, as a scheduler does that never mixes them; with preemptions it may have been an accident.
 
     Args:
         window: the steps from before the cohort was sent to after its last answer.
@@ -84,7 +84,7 @@ def mixed(window: Window, cohort: bytes, *, joining: int) -> Proof:
         decoded |= decodes > 0
     if not window.complete:
         return _nothing("the step trace has a gap: it was overwritten or torn")
-    if between:
+    if between and not any(step.preemptions for step in window.steps):
         return _nothing("the prefill had a step of its own while others decoded", Reason.NOT_MIXED)
     return _nothing("the prefill came before or after all decodes of the cohort")
 

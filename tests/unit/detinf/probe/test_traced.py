@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -86,6 +87,12 @@ def test_mix_is_a_prefill_in_a_step_of_own_decodes(
 
 def test_gap_is_no_proof_that_a_prefill_was_alone() -> None:
     assert mixed(window(*ALONE, complete=False), COHORT, joining=2).missing is Reason.NOT_BATCHED
+
+
+def test_preempted_decodes_are_no_proof_that_a_prefill_is_never_mixed() -> None:
+    seen = window(*ALONE)
+    steps = (seen.steps[0], replace(seen.steps[1], preemptions=2), seen.steps[2])
+    assert mixed(Window(steps, complete=True), COHORT, joining=2).missing is Reason.NOT_BATCHED
 
 
 class Growing:
