@@ -22,7 +22,7 @@ from detinf.guard.layout import (
     TRACE_VARIABLE,
 )
 from detinf.guard.plan import Plan, check_command, read_plan
-from detinf.guard.vocabulary import read_vocabulary
+from detinf.guard.vocabulary import check_heads, read_vocabulary
 from detinf.guard.watch import Watch
 
 
@@ -77,6 +77,7 @@ def read_facts(plan: Plan, places: Places, engine: dict[str, str]) -> Facts:
     if plan.download is not None:
         download.check(plan.download, folder)
     vocabulary, model_config = read_vocabulary(folder)
+    check_heads(folder, plan.topology["devices"])
     packages = identity.package_versions()
     identity.check_packages(plan.packages, packages)
     tier_n = identity.identity(plan, seen, model_config=model_config, packages=packages, files=digests)

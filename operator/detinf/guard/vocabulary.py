@@ -1,4 +1,4 @@
-"""Which token ids exist, from the model's own files."""
+"""Which token ids exist, and over how many ranks the model can be split, from its own files."""
 
 from __future__ import annotations
 
@@ -60,3 +60,22 @@ def read_vocabulary(model: Path) -> tuple[dict[str, Any], str]:
                 special.add(int(identifier))
     inside = sorted(item for item in special if 0 <= item < size)
     return {"size": size, "specialIds": inside}, "sha256:" + hashlib.sha256(data).hexdigest()
+
+
+def check_heads(model: Path, ranks: int) -> None:
+    """Refuse a number of ranks that cannot share the model's attention heads evenly.
+
+    vLLM ends too, after minutes of start-up (``vllm/config/model.py``, *must be divisible by tensor parallel size*).
+
+    Raises:
+        RefusedError: with the arithmetic.
+    """
+    config, _ = _read(model / "config.json")
+    text = config.get("text_config")
+    heads = config.get("num_attention_heads", text.get("num_attention_heads") if isinstance(text, dict) else None)
+    if not isinstance(heads, int) or isinstance(heads, bool) or heads < 1 or ranks < 1 or heads % ranks == 0:
+        return
+    raise RefusedError(
+        f"model: {heads} attention heads over {ranks} NPUs are {heads // ranks} each and {heads % ranks} left over; "
+        f"set spec.parallelism.tensor to a divisor of {heads}"
+    )

@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from detinf.guard.errors import RefusedError
-from detinf.guard.vocabulary import read_vocabulary
+from detinf.guard.vocabulary import check_heads, read_vocabulary
 
 
 def model(folder: Path, config: Any, generation: Any = None, tokenizer: Any = None) -> Path:
@@ -109,3 +109,18 @@ def test_any_bytes_for_a_config_are_refused_or_a_vocabulary(data: bytes) -> None
         (Path(name) / "config.json").write_bytes(data)
         with pytest.raises(RefusedError, match="restore the model's files"):
             read_vocabulary(Path(name))
+
+
+@pytest.mark.parametrize("config", [{"num_attention_heads": 14}, {"text_config": {"num_attention_heads": 14}}])
+def test_heads_that_cannot_be_shared_are_refused_with_the_arithmetic(tmp_path: Path, config: dict[str, Any]) -> None:
+    folder = model(tmp_path, config)
+    check_heads(folder, 7)
+    with pytest.raises(RefusedError, match="14 attention heads over 4 NPUs are 3 each and 2 left over") as error:
+        check_heads(folder, 4)
+    assert "spec.parallelism.tensor to a divisor of 14" in str(error.value)
+
+
+@pytest.mark.parametrize("heads", [None, "14", True, 0, -2])
+def test_heads_that_nobody_can_read_stand_in_nobodys_way(tmp_path: Path, heads: Any) -> None:
+    check_heads(model(tmp_path, {"num_attention_heads": heads}), 4)
+    check_heads(model(tmp_path, {"num_attention_heads": 14}), 0)
