@@ -65,9 +65,19 @@ def _is_proven(replica: Replica, *, now: float, stale_after: int) -> bool:
     return {"S02", "S03"} <= {cell.relation for cell in report.cells if fresh(cell)}
 
 
-def available(spec: Spec, ready: Sequence[Replica], states: Iterable[tuple[int, ReplicaState]]) -> Finding:
-    """Return ReplicasAvailable, with the reason of the replica that is worst off and the words of all that wait."""
+def available(
+    spec: Spec, ready: Sequence[Replica], states: Iterable[tuple[int, ReplicaState]], old: Sequence[int]
+) -> Finding:
+    """Return ReplicasAvailable, with the reason of the replica that is worst off and the words of all that wait.
+
+    While a roll-out replaces one pod after the other, all replicas serve for a moment in between. That is not what was
+    asked for yet: who waits for Ready waits for all of them.
+    """
     words = f"{len(ready)} of {spec.replicas} replicas serve"
+    if len(ready) >= spec.replicas and old:
+        listed = ", ".join(str(index) for index in old)
+        words = f"{words}; replica {listed} runs another revision"
+        return Finding(Type.REPLICAS_AVAILABLE, "False", Reason.ROLLING_OUT, words)
     if len(ready) >= spec.replicas:
         return Finding(Type.REPLICAS_AVAILABLE, "True", Reason.ALL_SERVING, words)
     waiting = [(index, state) for index, state in states if not state.serves]
@@ -108,6 +118,7 @@ def build_status(
         for row in rows
     ]
     ready = [row for row in rows if row.ready and row.index not in quarantine.isolated]
+    old = [row.index for row in rows if row.pod is not None and row.revision != revision]
     findings = [
         Finding(Type.SPEC_VALID, "True", Reason.VALID, "the resource can be carried out" + _observing(observing)),
         topology_finding(qualification.pinned, rows),
@@ -116,10 +127,9 @@ def build_status(
         invariant(observed, quarantine, ready, now=now, stale_after=stale_after)
         if spec.replicas
         else Finding(Type.OUTPUTS_INVARIANT, "Unknown", Reason.SCALED_TO_ZERO, "spec.replicas is 0: raise it to serve"),
-        available(spec, ready, states),
+        available(spec, ready, states, old),
     ]
     bad = [(index, state) for index, state in states if state.state in {"Failed", "Isolated", "Diverged"}]
-    old = [row.index for row in rows if row.pod is not None and row.revision != revision]
     settled = len(ready) >= spec.replicas and not old
     findings.append(_progressing(settled=settled, old=old))
     findings.append(_degraded(bad))

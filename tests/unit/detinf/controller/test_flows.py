@@ -267,6 +267,9 @@ async def test_change_of_the_plan_replaces_one_serving_pod_at_a_time() -> None:
         await reconcile(fleet)
         ready = [pod for pod in fleet.pods() if pod["status"]["conditions"][0]["status"] == "True"]
         assert ready, "no replica serves"
+        if condition(fleet, "Ready")["status"] == "True":  # who waits for Ready waits for all of the roll-out
+            told = status(fleet)["revision"]
+            assert {pod["metadata"]["labels"][names.LABEL_REVISION] for pod in fleet.pods()} == {told}
         fleet.tick()
     revision = status(fleet)["revision"]
     assert {pod["metadata"]["labels"][names.LABEL_REVISION] for pod in fleet.pods()} == {revision}
