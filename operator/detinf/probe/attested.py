@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +22,7 @@ class Attested:
     fingerprint: str
     vocabulary_size: int
     special_ids: tuple[int, ...]
-    hardware: dict[str, Any]
+    hardware: dict[str, Any] = field(default_factory=dict)
     """What the guard read of the hardware, driver and firmware also where they are no part of the identity."""
 
 

