@@ -126,7 +126,7 @@ class Fleet:
         for pod in self.pods():
             age = self.now - parse_time(pod["metadata"]["creationTimestamp"])
             if age >= self.late.get(pod["metadata"]["name"], self.loading_seconds):
-                self._live(pod)
+                self.live(pod)
 
     def restart(self, pod_name: str) -> None:
         """Restart the engine container of a pod in place: another boot."""
@@ -151,17 +151,21 @@ class Fleet:
                 "ownerReferences": [owner | {"controller": True}],
             },
             "spec": template["spec"],
-            "status": {
-                "podIP": "10.0.0.1",
-                "conditions": [{"type": "Ready", "status": "False", "lastTransitionTime": format_time(self.now)}],
-                "containerStatuses": [
-                    {"name": "engine", "state": {"running": {"startedAt": format_time(self.now)}}, "started": True}
-                ],
-            },
+            "status": self.started(),
         }
         self.api.put(pod)
 
-    def _live(self, pod: dict[str, Any]) -> None:
+    def started(self) -> dict[str, Any]:
+        """Return the status of a pod whose engine was started now."""
+        now = format_time(self.now)
+        return {
+            "podIP": "10.0.0.1",
+            "conditions": [{"type": "Ready", "status": "False", "lastTransitionTime": now}],
+            "containerStatuses": [{"name": "engine", "state": {"running": {"startedAt": now}}, "started": True}],
+        }
+
+    def live(self, pod: dict[str, Any]) -> None:
+        """Let a pod's engine and its probe do their part, and the kubelet say in the pod's status what became of it."""
         name, namespace = pod["metadata"]["labels"][names.LABEL_NAME], pod["metadata"]["namespace"]
         life = self.lives.get(pod["metadata"]["uid"])
         if life is None:

@@ -126,5 +126,11 @@ class Interrupted:
         return answer
 
 
+def is_part_of(short: list[str], long: list[str]) -> bool:
+    """Whether the one follows from the other by leaving things out."""
+    rest = iter(long)
+    return all(item in rest for item in short)
+
+
 def _target(manifest: Manifest) -> str:
     return f"{manifest['kind']} {manifest['metadata']['name']}"

@@ -8,16 +8,10 @@ from __future__ import annotations
 
 import pytest
 from fleet import Fleet
-from interrupted import KilledError
+from interrupted import KilledError, is_part_of
 from journeys import FLOWS, RESOURCE_KEY, Flow, Journey, begun
 
 EVERY_FLOW = pytest.mark.parametrize("flow", FLOWS, ids=lambda flow: flow.name)
-
-
-def is_part_of(short: list[str], long: list[str]) -> bool:
-    """Whether the one follows from the other by leaving things out."""
-    rest = iter(long)
-    return all(item in rest for item in short)
 
 
 def assert_same(seen: Journey, expected: Journey, when: str) -> None:
