@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,6 +12,7 @@ from fleet import Fleet
 from interrupted import Done, Interrupted
 
 from detinf.api import names
+from detinf.cluster.port import ClusterApi, Kind, Manifest
 from detinf.controller.exported import Exported
 from detinf.controller.reconcile import Reconciler
 from detinf.controller.settings import OperatorSettings
@@ -179,6 +180,34 @@ FLOWS = [
 ]
 
 
+class StaleReads:
+    """The port, whose reads of some kinds are answered as the cluster was a while ago; writes reach it as it is."""
+
+    def __init__(self, api: ClusterApi, old: ClusterApi, kinds: Collection[str]) -> None:
+        """Keep both; ``kinds`` are read from the old one."""
+        self.api = api
+        self.old = old
+        self.kinds = kinds
+        self.apply, self.apply_status = api.apply, api.apply_status
+        self.create, self.delete = api.create, api.delete
+
+    async def get(self, kind: Kind, namespace: str, name: str) -> Manifest | None:
+        """See the port."""
+        return await (self.old if kind.kind in self.kinds else self.api).get(kind, namespace, name)
+
+    async def list(
+        self,
+        kind: Kind,
+        *,
+        namespace: str | None = None,
+        labels: Mapping[str, str] | None = None,
+        fields: Mapping[str, str] | None = None,
+    ) -> list[Manifest]:
+        """See the port."""
+        source = self.old if kind.kind in self.kinds else self.api
+        return await source.list(kind, namespace=namespace, labels=labels, fields=fields)
+
+
 @dataclass
 class Journey:
     """A flow under way: the cluster, and what was done to it by all of the controller's lives."""
@@ -202,9 +231,17 @@ class Journey:
         self,
         before: Callable[[str], None] = lambda _what: None,
         after: Callable[[str], None] = lambda _what: None,
+        *,
+        api: ClusterApi | None = None,
     ) -> bool:
-        """Be a controller that has just started, for one pass; return whether it wrote anything."""
-        port = Interrupted(self.fleet.api, self.done, before, after)
+        """Be a controller that has just started, for one pass; return whether it wrote anything.
+
+        Args:
+            before: see ``Interrupted``.
+            after: see ``Interrupted``.
+            api: what stands between it and the cluster, where that is not the cluster itself.
+        """
+        port = Interrupted(api or self.fleet.api, self.done, before, after)
         written = len(self.fleet.api.writes)
         reconciler = Reconciler(port, self.fleet, SETTINGS, EXPORTED, instance="test", now=lambda: self.fleet.now)
         await reconciler.reconcile((NAMESPACE, NAME))

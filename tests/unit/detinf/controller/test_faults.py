@@ -6,11 +6,12 @@ examples each time.
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable
 
-from hypothesis import given, settings
+from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
-from journeys import FLOWS, Flow, Journey, begun
+from journeys import FLOWS, Flow, Journey, StaleReads, begun
 
 from detinf.cluster.port import ClusterError, ConflictError
 
@@ -72,3 +73,38 @@ async def test_calls_that_fail_anywhere_lead_to_the_same_end(
     uids = [uid for _, _, uid in journey.done.deleted]
     assert len(uids) == len(set(uids))
     assert journey.events() <= expected.events()
+
+
+KINDS = ["DeterministicInference", "StatefulSet", "Service", "ConfigMap", "PodDisruptionBudget", "Pod", "Event"]
+PASSES = st.lists(
+    st.tuples(
+        st.sets(st.sampled_from(KINDS)),  # read as they were ...
+        st.integers(0, 4),  # ... so many passes ago
+        st.integers(1, 3),  # events that came together, or twice, or too late: passes without any time in between
+        st.sampled_from([0.5, 2.0, 5.0]),
+    ),
+    min_size=8,
+    max_size=20,
+)
+
+
+@settings(derandomize=True, max_examples=40, deadline=None, database=None, phases=[Phase.explicit, Phase.generate])
+@given(flow=st.sampled_from(FLOWS), passes=PASSES)
+async def test_reads_that_are_old_and_passes_in_any_number_lead_to_the_same_end(
+    flow: Flow, passes: list[tuple[set[str], int, int, float]]
+) -> None:
+    """What an old view says may be told once more; the adapter reads the API server's present state, always."""
+    expected = await expected_end(flow)
+    journey = await begun(flow)
+    past = [journey.fleet.copy().api]
+    for kinds, age, times, pause in passes:
+        for _ in range(times):
+            stale = StaleReads(journey.fleet.api, past[max(0, len(past) - 1 - age)], kinds)
+            with contextlib.suppress(ClusterError):
+                await journey.live(api=stale)
+        past.append(journey.fleet.copy().api)
+        journey.pass_time(pause)
+    await journey.settle()
+    assert journey.end() == expected.end()
+    uids = [uid for _, _, uid in journey.done.deleted]
+    assert len(uids) == len(set(uids))
