@@ -167,7 +167,7 @@ MISTAKES = [
         {"model": {"source": CLAIM}, "topology": {"serverClass": "module-910b-8"}, "parallelism": {"tensor": 16}},
         "spec.parallelism.tensor",
         "such a node has 8 NPUs",
-        LATER,
+        "8 NPUs",
     ),
     Mistake(f"{TOPOLOGY}.serverClass", "card-910b-infer", f"{TOPOLOGY}.serverClass", "such as module-910b-8"),
     Mistake(f"{TOPOLOGY}.serverClass", "8 NPUs", f"{TOPOLOGY}.serverClass", "the node label accelerator-type"),

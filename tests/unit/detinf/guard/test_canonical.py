@@ -161,7 +161,13 @@ def test_what_can_change_a_number_changes_the_fingerprint() -> None:
 def test_where_it_runs_is_recorded_and_not_hashed() -> None:
     moved = Devices(tuple(range(8, 16)), "910B3", 64, "25.5.1", "7.8.0.6.201", "HCCS", bus_ids=("x",))
     assert made(tree=moved) == made()
-    assert placement(moved, "node-b") == {"node": "node-b", "physicalIds": list(range(8, 16)), "busIds": ["x"]}
+    assert placement(moved, "node-b") == {
+        "node": "node-b",
+        "physicalIds": list(range(8, 16)),
+        "busIds": ["x"],
+        "driver": "25.5.1",
+        "firmware": "7.8.0.6.201",
+    }
 
 
 def test_processor_is_identity_only_where_it_does_the_arithmetic(monkeypatch: pytest.MonkeyPatch) -> None:
