@@ -81,10 +81,11 @@ def control_plane(name: str) -> int:
 
     running = f"{name} is a control plane in the foreground of process {os.getpid()}; Ctrl-C there ends it"
     with alone(name, running), ControlPlane(cluster_dir(name)) as cluster:
-        say(f"{name}: control plane up after {cluster.seconds:.1f} s; KUBECONFIG={cluster.kubeconfig}; Ctrl-C ends it")
         ending = threading.Event()
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, lambda *_: ending.set())
+        # Only now: whoever reads this may end it at once.
+        say(f"{name}: control plane up after {cluster.seconds:.1f} s; KUBECONFIG={cluster.kubeconfig}; Ctrl-C ends it")
         ending.wait()
     return 0
 
