@@ -304,6 +304,21 @@ class Scene:
             if saw["failed"] or saw["different"]:
                 raise StepError(f"users must not notice an isolated replica; seen: {saw} {saw['errors']}")
 
+    def take_fault_away(self, pod: str, faulty_uid: str) -> None:
+        """Switch the fault off; a pod that is being replaced already takes it along.
+
+        Raises:
+            KubectlError: where the pod is there and it could not be done.
+        """
+        if self.pod(FAULTY).get("metadata", {}).get("uid") != faulty_uid:
+            return
+        try:
+            self.kubectl("exec", pod, "-c", "engine", "--", *self.engine.fault_off)
+        except KubectlError:
+            metadata = self.pod(FAULTY).get("metadata", {})
+            if metadata.get("uid") == faulty_uid and not metadata.get("deletionTimestamp"):
+                raise
+
     def recovery(self, faulty_uid: str, faulty_boot: str) -> None:
         """Take the fault away; see the replica replaced, gated and serving."""
         pod = f"{NAME}-{FAULTY}-0"
@@ -313,8 +328,7 @@ class Scene:
             "      clears a divergence; then it serves again.",
             about_seconds=50 + 2 * self.engine.load_seconds,
         ):
-            if self.pod(FAULTY).get("metadata", {}).get("uid") == faulty_uid:
-                self.kubectl("exec", pod, "-c", "engine", "--", *self.engine.fault_off)
+            self.take_fault_away(pod, faulty_uid)
             self.story.wait(
                 "the replica to be replaced",
                 lambda: "new" if self.pod(FAULTY).get("metadata", {}).get("uid", faulty_uid) != faulty_uid else None,
