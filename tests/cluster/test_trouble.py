@@ -111,14 +111,18 @@ def node(kubectl: Kubectl) -> Iterator[str]:
         "-",
         given=json.dumps({"apiVersion": "v1", "kind": "Node", "metadata": {"name": name}, "spec": {"taints": [taint]}}),
     )
-    ready = {"type": "Ready", "status": "True", "reason": "KubeletReady", "message": ""}
-    status = {"status": {"capacity": amounts, "allocatable": amounts, "conditions": [ready]}}
-    kubectl("patch", "node", name, "--subresource=status", "--type=merge", "-p", json.dumps(status))
-    # Kubernetes adds this taint to a new node, and takes it away when it is ready.
-    taints = "{.spec.taints[*].key}"
-    kubectl("wait", f"--for=jsonpath={taints}={ALONE['key']}", f"node/{name}", "--timeout=60s")
-    yield name
-    kubectl("delete", "node", name)
+    try:
+        ready = {"type": "Ready", "status": "True", "reason": "KubeletReady", "message": ""}
+        status = {"status": {"capacity": amounts, "allocatable": amounts, "conditions": [ready]}}
+        kubectl("patch", "node", name, "--subresource=status", "--type=merge", "-p", json.dumps(status))
+        # Kubernetes adds a taint to a new node, and takes it away when it is ready; `kubectl wait` ends at two of them.
+        limit = time.monotonic() + 60
+        while kubectl("get", "node", name, "-o", "jsonpath={.spec.taints[*].key}") != ALONE["key"]:
+            assert time.monotonic() < limit, "the new node's own taint stays"
+            time.sleep(0.1)
+        yield name
+    finally:
+        kubectl("delete", "node", name)
 
 
 def make(kubectl: Kubectl, *, source: dict[str, Any] | None = None, **spec: Any) -> None:
