@@ -25,7 +25,7 @@ pytestmark = [pytest.mark.vllm, pytest.mark.timeout(1800)]
 BOOT = "0123456789abcdef0123456789abcdef"
 VOCABULARY = 256
 CONTEXT = 1024
-ATTEMPTS = 5
+ATTEMPTS = 20
 
 
 @pytest.fixture
@@ -71,8 +71,8 @@ async def test_cohort_is_proven_by_the_step_trace(engine: Any, client: EngineCli
     assert all(isinstance(answer, Observation) for answer in expected.values())
     for _ in range(ATTEMPTS):
         (outcome,) = await prober.width(references, expected)  # type: ignore[arg-type]
-        if outcome.reason is not Reason.NOT_BATCHED:
-            break  # on a busy machine a cohort may not come together; the product repeats it, too
+        if outcome.reason is not Reason.NOT_BATCHED and outcome.witness.width >= width:
+            break  # on a busy machine a cohort may come together late or in part; the product repeats it, too
     assert (outcome.verdict, outcome.witness.kind, outcome.witness.width) == (Verdict.PASS, "W0", width), outcome
 
 
