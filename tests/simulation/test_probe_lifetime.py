@@ -10,7 +10,7 @@ import pytest
 
 from detinf.api.names import REFERENCES_KEY
 from detinf.api.types import ProbeMode
-from detinf.documents import Phase, ProbeSettings, Report, Verdict
+from detinf.documents import NotApplicable, Phase, ProbeSettings, Report, StimulusWitness, Verdict
 from detinf.probe.readiness import read_pass
 
 
@@ -38,6 +38,51 @@ async def test_first_lifetime_is_gated_and_then_ready(engine_pod: Any) -> None:
     assert report.evidence is None
     witnessed = [cell.reason for cell in report.cells if cell.relation == "S03"]
     assert all("own decode tokens in steps of" in reason for reason in witnessed), witnessed  # W0, the step trace
+
+
+CHUNKS = NotApplicable(relations=["S06"], witness=StimulusWitness.NO_PARTIAL_PREFILL, reason="chunking is off")
+CACHE = NotApplicable(
+    relations=["S07", "S08"], witness=StimulusWitness.NO_PREFIX_CACHE_QUERIES, reason="prefix caching is off"
+)
+
+
+def exclude(engine_pod: Any, *items: NotApplicable) -> None:
+    path = engine_pod.folder / "settings.json"
+    settings = ProbeSettings.parse(path.read_bytes()).model_copy(update={"not_applicable": list(items)})
+    path.write_bytes(settings.canonical())
+
+
+async def test_stimuli_that_cannot_apply_are_told_with_their_witness_and_are_no_pass(engine_pod: Any) -> None:
+    await engine_pod.end_engine()
+    plan = engine_pod.plan()
+    changed = plan.model_copy(update={"arguments": [*plan.arguments, "--no-enable-prefix-caching"]})
+    (engine_pod.folder / "plan.json").write_bytes(changed.canonical())
+    exclude(engine_pod, CHUNKS, CACHE)
+    await engine_pod.start_engine()
+    await engine_pod.qualify()
+    report = await engine_pod.until_phase(Phase.PASSED)
+    assert report.ready
+    told = {cell.relation: cell for cell in report.cells if cell.condition == "not applicable"}
+    assert told.keys() == {"S06", "S07", "S08"}
+    assert {(cell.verdict, cell.passes) for cell in told.values()} == {(Verdict.INCONCLUSIVE, 0)}
+    assert told["S06"].reason.startswith("NotApplicable: chunking is off: the step trace holds ")
+    assert told["S07"].reason.startswith("NotApplicable: prefix caching is off: of ")
+    async with engine_pod.session.get(f"{engine_pod.probe_url}/metrics") as response:
+        assert 'detinf_probe_cells{state="notApplicable"} 3.0' in await response.text()
+
+
+async def test_stimulus_that_takes_place_although_it_cannot_keeps_the_gate_closed(engine_pod: Any) -> None:
+    exclude(engine_pod, CACHE)  # and the engine caches prefixes: its plan does not say otherwise
+    await engine_pod.qualify()
+
+    async def told() -> Report | None:
+        report: Report = await engine_pod.report()
+        return report if any("INCONCLUSIVE(Applies)" in reason for reason in report.reasons) else None
+
+    report = await engine_pod.until(told)
+    assert report.phase is Phase.GATING
+    assert not report.ready
+    assert "tokens were looked up in the prefix cache" in report.reasons[0]
 
 
 async def test_engine_killed_is_unready_at_once_and_the_new_boot_is_gated_again(engine_pod: Any) -> None:

@@ -35,6 +35,7 @@ DOCUMENTS = {
     "CANN environment variables, HCCL_ALGO",
     "CANN environment variables, HCCL_DETERMINISTIC",
     "CANN operator library batch_invariant_ops 1.0.0",
+    "CANN, installation guide, file paths",
     "MindSpeed-RL, seed_all",
     "OpenMP 5.2, 21.1",
     "PyTorch, torch.compiler",

@@ -163,7 +163,12 @@ def sections_of(item: Profile) -> list[Section]:
         ),
         Section(
             "Stimuli that cannot apply",
-            [Row(one.stimulus, f"{one.reason}; {one.witness}", one.source) for one in item.not_applicable],
+            [
+                Row(
+                    f"{one.stimulus} ({', '.join(one.relations)})", f"{one.reason}; proven by {one.witness}", one.source
+                )
+                for one in item.not_applicable
+            ],
         ),
         Section(
             "Validated",

@@ -17,7 +17,7 @@ from detinf.documents.plan import (
 )
 from detinf.documents.report import Cell, Evidence, Phase, PodIdentity, Report, Verdict, Witness
 from detinf.documents.sealed import seal, unseal
-from detinf.documents.settings import GateSettings, ProbeSettings, ScheduleSettings
+from detinf.documents.settings import GateSettings, NotApplicable, ProbeSettings, ScheduleSettings, StimulusWitness
 
 ALL: tuple[type[Document], ...] = (
     Plan,
@@ -42,6 +42,7 @@ __all__ = [
     "DocumentError",
     "Evidence",
     "GateSettings",
+    "NotApplicable",
     "Phase",
     "Plan",
     "PlanAttestation",
@@ -56,6 +57,7 @@ __all__ = [
     "References",
     "Report",
     "ScheduleSettings",
+    "StimulusWitness",
     "Verdict",
     "Vocabulary",
     "Witness",

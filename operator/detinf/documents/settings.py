@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from enum import StrEnum
 from typing import ClassVar
 
 from detinf.api.types import ProbeMode, Promise
@@ -28,6 +29,24 @@ class ScheduleSettings(Part):
     """A cell without a conclusive comparison for this long is stale."""
 
 
+class StimulusWitness(StrEnum):
+    """What proves that a stimulus could not disturb an engine."""
+
+    NO_PARTIAL_PREFILL = "NoPartialPrefill"
+    """The step trace has no step that read a part of a prompt."""
+    NO_PREFIX_CACHE_QUERIES = "NoPrefixCacheQueries"
+    """The engine's counter of tokens that were looked up in its prefix cache is 0."""
+
+
+class NotApplicable(Part):
+    """Relations that cannot be checked on this engine, since what they disturb is not in it."""
+
+    relations: list[str]
+    """Such as S06."""
+    witness: StimulusWitness
+    reason: str
+
+
 class ProbeSettings(Document):
     """What the probe is to do."""
 
@@ -39,3 +58,6 @@ class ProbeSettings(Document):
     schedule: ScheduleSettings
     mode: ProbeMode | None = None
     """Observe: the gate measures and lets the engine serve, whatever it finds; else Enforce."""
+    not_applicable: list[NotApplicable] | None = None
+    metrics: dict[str, str] | None = None
+    """Names of the engine's series, counters without ``_total``, by what the probe needs them for; else vLLM's."""

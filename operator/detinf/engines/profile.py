@@ -12,9 +12,23 @@ from typing import Annotated, Literal, Self
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 from pydantic.alias_generators import to_camel
 
+from detinf.documents import StimulusWitness
+
 Text = Annotated[str, Field(min_length=8)]
 Flag = Annotated[str, Field(pattern=r"^--[a-z0-9][a-z0-9-]*$")]
 VariableName = Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")]
+Metric = Literal[
+    "steps",
+    "generated",
+    "running",
+    "waiting",
+    "prompts",
+    "preemptions",
+    "prefixCacheQueries",
+    "prefixCacheHits",
+    "corrupted",
+    "drafts",
+]
 Source = Annotated[str, Field(pattern=r"^(vllm|vllm-ascend|detinf|document) [^|]+ \| .+$")]
 
 
@@ -172,7 +186,9 @@ class NotApplicable(Fact):
     """A stimulus that cannot disturb this engine, and what proves that it could not."""
 
     stimulus: str
-    witness: Text
+    relations: Annotated[tuple[str, ...], Field(min_length=1)]
+    """The probe's names for it, such as S06."""
+    witness: StimulusWitness
 
 
 class Validated(Fact):
@@ -239,8 +255,8 @@ class Profile(Part):
     gaps: tuple[Gap, ...] = ()
     not_applicable: tuple[NotApplicable, ...] = ()
     validated: tuple[Validated, ...] = ()
-    metrics: dict[str, str] = {}
-    """Names of the engine's series by what the probe needs them for."""
+    metrics: dict[Metric, str] = {}
+    """Names of the engine's series by what the probe needs them for; counters without ``_total``."""
 
     @property
     def pinned_variables(self) -> list[str]:

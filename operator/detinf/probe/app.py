@@ -20,6 +20,7 @@ from detinf.probe.client import EngineClient
 from detinf.probe.delivery import Delivery
 from detinf.probe.exported import Exported
 from detinf.probe.lifetime import POLL_SECONDS, Lifetime
+from detinf.probe.metrics import Series
 from detinf.probe.readiness import Files, not_ready
 from detinf.probe.server import ProbeServer
 from detinf.probe.trace import Trace
@@ -109,7 +110,9 @@ class Probe:
                 await asyncio.sleep(POLL_SECONDS)
                 continue
             log.info("lifetime", boot=attested.boot, fingerprint=attested.fingerprint)
-            async with EngineClient(self.engine_url, settings.served_model_name, boot=attested.boot) as client:
+            series = Series.named(settings.metrics)
+            name = settings.served_model_name
+            async with EngineClient(self.engine_url, name, boot=attested.boot, series=series) as client:
                 await self.live(attested, client)
 
     async def live(self, attested: Attested, client: EngineClient) -> None:

@@ -15,7 +15,7 @@ from detinf.guard.layout import BOOT_HEADER
 from detinf.guard.trace import own_id
 from detinf.probe.cohort import Shape, form
 from detinf.probe.engine import EngineIdentity, Look, Outcome
-from detinf.probe.metrics import Snapshot, parse_metrics
+from detinf.probe.metrics import VLLM, Series, Snapshot, parse_metrics
 from detinf.probe.observation import Observation, parse_completion
 from detinf.probe.reasons import InconclusiveError, Reason
 
@@ -41,14 +41,16 @@ def read_answer(data: bytes, reference: Reference, *, place: int = 0, of: int = 
 class EngineClient:
     """One engine, seen from beside it."""
 
-    def __init__(self, base_url: str, model: str, *, boot: str | None) -> None:
+    def __init__(self, base_url: str, model: str, *, boot: str | None, series: Series = VLLM) -> None:
         """Prepare; nothing is sent yet.
 
         Args:
             base_url: such as ``http://127.0.0.1:8000``.
             model: ``--served-model-name``.
             boot: the boot that every answer must carry; None for an engine that was not started by a guard.
+            series: what is read of its metrics.
         """
+        self.series = series
         self.base_url = base_url.rstrip("/")
         self.model = model
         self.boot = boot
@@ -222,7 +224,7 @@ class EngineClient:
             async with self.session.get(
                 f"{self.base_url}/metrics", timeout=aiohttp.ClientTimeout(total=METRICS_SECONDS)
             ) as response:
-                return parse_metrics(await response.text()) if response.status == 200 else None
+                return parse_metrics(await response.text(), self.series) if response.status == 200 else None
         except (aiohttp.ClientError, TimeoutError, UnicodeDecodeError):
             return None
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from detinf.documents import Cell, Verdict
+from detinf.probe.reasons import Reason
 from detinf.probe.verdict import Round
 
 
@@ -46,11 +47,13 @@ class Ledger:
         return [self.cells[key] for key in sorted(self.cells)]
 
     def states(self, now: int, stale_after: int) -> dict[str, int]:
-        """Return how many cells are fresh, stale, failed, or never concluded."""
-        counts = {"fresh": 0, "stale": 0, "failed": 0, "never": 0}
+        """Return how many cells are fresh, stale, failed, never concluded, or not applicable."""
+        counts = {"fresh": 0, "stale": 0, "failed": 0, "never": 0, "notApplicable": 0}
         for cell in self.cells.values():
             if cell.verdict is Verdict.FAIL:
                 counts["failed"] += 1
+            elif cell.reason.startswith(Reason.NOT_APPLICABLE):
+                counts["notApplicable"] += 1
             elif cell.last_conclusive_unix is None:
                 counts["never"] += 1
             else:

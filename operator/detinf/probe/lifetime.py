@@ -32,6 +32,7 @@ from detinf.probe.coverage import Ledger
 from detinf.probe.delivery import Delivery
 from detinf.probe.disturbances import Disturbance, disturbances
 from detinf.probe.evidence import confirm
+from detinf.probe.excluded import Prefills, excluded
 from detinf.probe.exported import Exported
 from detinf.probe.observation import Observation, from_answer
 from detinf.probe.readiness import GatePass, forget_pass, read_pass, write_pass
@@ -75,6 +76,7 @@ class Lifetime:
     references_digest: str | None = None
     baseline_digest: str | None = None
     ledger: Ledger = field(default_factory=Ledger)
+    prefills: Prefills = field(default_factory=Prefills)
 
     def enter(self, phase: Phase) -> None:
         """Move to a phase."""
@@ -85,7 +87,7 @@ class Lifetime:
     def prober(self) -> Prober:
         """Return the engine with its present promise."""
         limit = self.attested.plan.model.max_model_len
-        return Prober(self.client, self.read_settings().promise, limit, self.trace)
+        return Prober(self.client, self.read_settings().promise, limit, self.trace, self.prefills)
 
     async def run(self) -> None:
         """Live through the lifetime; ends only by cancellation, or at a failed gate by waiting for its pod's end."""
@@ -271,7 +273,18 @@ class Lifetime:
             for relation in ("S04", "S05"):
                 detail = "there is no step trace of this boot"
                 self.book(Round(relation, "gate", Verdict.INCONCLUSIVE, Reason.TRACE_MISSING, detail, 0, NO_WITNESS))
-        return None
+        return await self.exclude()
+
+    async def exclude(self) -> Round | None:
+        """Book what the profile says cannot disturb this engine; return what was seen to take place all the same."""
+        listed = self.read_settings().not_applicable
+        if not listed:
+            return None
+        metrics = await self.client.metrics()
+        rounds = [outcome for item in listed for outcome in excluded(item, self.prefills, metrics)]
+        for outcome in rounds:
+            self.book(outcome)
+        return next((outcome for outcome in rounds if outcome.reason is Reason.APPLIES), None)
 
     def traced(self) -> bool:
         """Return whether this boot writes a step trace."""
@@ -350,6 +363,7 @@ class Lifetime:
                 for listed in filter(None, (widths, others)):
                     cell = listed[turn % len(listed)]
                     self.booked(await self.timed(cell.run(self.prober(), PLUG_TOKENS)))
+                await self.exclude()
                 turn += 1
                 next_width = now + settings.schedule.width_interval_seconds
 
@@ -370,7 +384,7 @@ class Lifetime:
     def book(self, outcome: Round) -> None:
         """Book one round."""
         self.ledger.book(outcome, int(time.time()))
-        if outcome.verdict is not Verdict.PASS:
+        if outcome.verdict is not Verdict.PASS and outcome.reason is not Reason.NOT_APPLICABLE:
             log.warning(
                 "round",
                 relation=outcome.relation,

@@ -1,8 +1,8 @@
 """What one look at an engine's ``/metrics`` says, as far as the witnesses W1, W2, W3 and W6 need it.
 
-Names as in vLLM 0.23 to 0.33. Values are summed over data-parallel engines: a witness that counts steps then sees more
-of them than one engine made, which only lowers what it can prove. Histogram edges are read and not assumed: vLLM lets
-them be overridden.
+Names as in vLLM 0.23 to 0.33, where a profile does not say otherwise. Values are summed over data-parallel engines: a
+witness that counts steps then sees more of them than one engine made, which only lowers what it can prove. Histogram
+edges are read and not assumed: vLLM lets them be overridden.
 """
 
 from __future__ import annotations
@@ -12,25 +12,48 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-_NAME = r"(?:vllm:[a-z_]+|process_start_time_seconds)"
+_NAME = r"[a-zA-Z_:][a-zA-Z0-9_:]*"
 _LABELS = r'\{(?:[^"}]|"(?:[^"\\]|\\.)*")*\}'
 _SAMPLE = re.compile(rf"^({_NAME})({_LABELS})?[ \t]+(\S+)", re.MULTILINE)
 _EDGE = re.compile(r'[{,]le="([^"]*)"')
 
 NAMES = {
-    "vllm:iteration_tokens_total_count": "steps",
-    "vllm:generation_tokens_total": "generated",
-    "vllm:num_requests_running": "running",
-    "vllm:num_requests_waiting": "waiting",
-    "process_start_time_seconds": "started",
-    "vllm:prompt_tokens_total": "prompts",
-    "vllm:num_preemptions_total": "preemptions",
-    "vllm:prefix_cache_queries_total": "cache_queries",
-    "vllm:prefix_cache_hits_total": "cache_hits",
-    "vllm:corrupted_requests_total": "corrupted",
-    "vllm:spec_decode_num_drafts_total": "drafts",
+    "steps": "vllm:iteration_tokens_total",
+    "generated": "vllm:generation_tokens",
+    "running": "vllm:num_requests_running",
+    "waiting": "vllm:num_requests_waiting",
+    "prompts": "vllm:prompt_tokens",
+    "preemptions": "vllm:num_preemptions",
+    "prefixCacheQueries": "vllm:prefix_cache_queries",
+    "prefixCacheHits": "vllm:prefix_cache_hits",
+    "corrupted": "vllm:corrupted_requests",
+    "drafts": "vllm:spec_decode_num_drafts",
 }
-BUCKET = "vllm:iteration_tokens_total_bucket"
+"""The engine's series by the keys of a profile's ``metrics``; counters without ``_total``, as vLLM registers them."""
+FIELDS = {"prefixCacheQueries": "cache_queries", "prefixCacheHits": "cache_hits"}
+GAUGES = ("running", "waiting")
+
+
+@dataclass(frozen=True)
+class Series:
+    """Which samples of a page are read."""
+
+    fields: Mapping[str, str]
+    """Field of a snapshot by the sample's name."""
+    bucket: str
+
+    @classmethod
+    def named(cls, names: Mapping[str, str] | None = None) -> Series:
+        """Return the samples of an engine whose series have these names; what is not named is called as in vLLM."""
+        known = NAMES | {key: name for key, name in (names or {}).items() if key in NAMES}
+        fields = {"process_start_time_seconds": "started"}
+        for key, name in known.items():
+            suffix = "_count" if key == "steps" else "" if key in GAUGES else "_total"
+            fields[name + suffix] = FIELDS.get(key, key)
+        return cls(fields, known["steps"] + "_bucket")
+
+
+VLLM = Series.named()
 
 
 @dataclass(frozen=True)
@@ -59,13 +82,13 @@ class Snapshot:
     """Upper edge, inclusive, to how many steps emitted and read at most that many tokens (``iteration_tokens``)."""
 
 
-def parse_metrics(text: str) -> Snapshot | None:
+def parse_metrics(text: str, series: Series = VLLM) -> Snapshot | None:
     """Return the snapshot of a metrics page, or None where the witness' own series are missing or no numbers."""
     sums: dict[str, float] = {}
     edges: dict[float, list[float]] = {}
     for name, labels, written in _SAMPLE.findall(text):
-        key = NAMES.get(name)
-        if key is None and name != BUCKET:
+        key = series.fields.get(name)
+        if key is None and name != series.bucket:
             continue
         value = _number(written)
         if value is None:

@@ -31,6 +31,9 @@ class Reason(StrEnum):
     METRICS_MISSING = "MetricsMissing"
     TRACE_MISSING = "TraceMissing"
     NOT_MIXED = "NotMixed"
+    # The stimulus cannot disturb this engine, as its witness shows; or it was to be so, and is not.
+    NOT_APPLICABLE = "NotApplicable"
+    APPLIES = "Applies"
     # The reference does not fit this engine.
     NOT_COMPARABLE = "NotComparable"
     # Users come first.

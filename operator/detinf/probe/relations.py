@@ -7,12 +7,13 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 from detinf.api.types import Promise
 from detinf.documents import Reference, Verdict, Witness
 from detinf.probe.arithmetic import Sent
 from detinf.probe.engine import Engine, Look, Outcome, StepTrace
+from detinf.probe.excluded import Prefills
 from detinf.probe.metrics import Snapshot
 from detinf.probe.observation import Observation
 from detinf.probe.reasons import InconclusiveError, Reason
@@ -54,6 +55,8 @@ class Prober:
     max_model_len: int
     trace: StepTrace | None = None
     """The engine's step trace, where the operator runs the engine."""
+    prefills: Prefills = field(default_factory=Prefills)
+    """How the engine reads prompts, from all windows of the trace."""
 
     async def repeat(self, reference: Reference) -> tuple[Round, Observation | None]:
         """Ask one reference twice, alone: S01, and the answer where both are equal."""
@@ -153,6 +156,8 @@ class Prober:
         before, position = await self.client.look(), self.trace.position() if self.trace else None
         answers = await send(position)
         window = self.trace.since(position) if self.trace and position is not None else None
+        if window is not None:
+            self.prefills.add(window)
         after = await self.client.look()
         return Run(answers, window, (before.metrics, after.metrics), before.changed(after))
 

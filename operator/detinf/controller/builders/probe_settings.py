@@ -7,7 +7,7 @@ from detinf.api.types import ProbeMode, Spec
 from detinf.cluster.port import Manifest
 from detinf.controller.builders.parts import Resource, config_map, name_of
 from detinf.controller.settings import OperatorSettings
-from detinf.documents import GateSettings, Plan, ProbeSettings, ScheduleSettings
+from detinf.documents import GateSettings, NotApplicable, Plan, ProbeSettings, ScheduleSettings
 from detinf.engines.plan import gate_widths
 from detinf.engines.validated import observed_because
 from detinf.guard import layout
@@ -20,19 +20,24 @@ def served_name(resource: Resource, spec: Spec) -> str:
 
 def settings_document(resource: Resource, spec: Spec, plan: Plan, settings: OperatorSettings) -> ProbeSettings:
     """Return what the probes of this resource are to do."""
-    observing = observed_because(spec, settings.profiles[plan.profile])
+    profile = settings.profiles[plan.profile]
+    observing = observed_because(spec, profile)
+    excluded = [
+        NotApplicable(relations=list(item.relations), witness=item.witness, reason=item.reason)
+        for item in profile.not_applicable
+    ]
     return ProbeSettings(
         mode=ProbeMode.OBSERVE if observing else None,
         promise=spec.promise,
         served_model_name=served_name(resource, spec),
-        gate=GateSettings(
-            widths=gate_widths(spec, settings.profiles[plan.profile]), timeout_seconds=settings.gate_timeout_seconds
-        ),
+        gate=GateSettings(widths=gate_widths(spec, profile), timeout_seconds=settings.gate_timeout_seconds),
         schedule=ScheduleSettings(
             solo_interval_seconds=settings.solo_interval_seconds,
             width_interval_seconds=settings.width_interval_seconds,
             stale_after_seconds=settings.stale_after_seconds,
         ),
+        not_applicable=excluded or None,
+        metrics={str(key): name for key, name in profile.metrics.items()} or None,
     )
 
 

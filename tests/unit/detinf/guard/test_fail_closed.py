@@ -20,6 +20,7 @@ from typing import Any
 
 import pytest
 
+from detinf.engines.catalogue import PROFILES
 from detinf.guard.layout import REFUSED_EXIT_CODE
 from detinf.probe import attested
 from detinf.probe.attested import Attested, present, read_attested
@@ -180,6 +181,25 @@ def test_engine_that_is_as_the_plan_says_serves_attested_by_every_process(stage:
     assert outcome.served
     assert outcome.words == ""
     assert outcome.present == dict.fromkeys(ATTESTATION["processes"], True)
+
+
+def test_another_cann_is_another_fingerprint_and_none_is_refused(stage: Stage) -> None:
+    stage.plan["attestation"]["files"] = {item.name: item.path for item in PROFILES["vllm-ascend-0.23"].files}
+    stage.place.environment["ASCEND_HOME_PATH"] = "/cann"
+    info = stage.folder / "root/cann/aarch64-linux/ascend_toolkit_install.info"
+    info.parent.mkdir(parents=True)
+    fingerprints = set()
+    for version in ("9.1.0", "9.2.0"):
+        info.write_text(f"package_name=Ascend-cann-toolkit\nversion={version}\n")
+        seen = run(stage).attested
+        assert isinstance(seen, Attested), seen
+        fingerprints.add(seen.fingerprint)
+        (stage.folder / "serving").unlink()
+    assert len(fingerprints) == 2
+    info.unlink()
+    outcome = run(stage)
+    assert not outcome.served
+    assert "files: CANN toolkit: no file at /cann/*-linux/ascend_toolkit_install.info" in outcome.words
 
 
 @dataclass(frozen=True)

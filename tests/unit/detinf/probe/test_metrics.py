@@ -6,7 +6,7 @@ import math
 
 import pytest
 
-from detinf.probe.metrics import parse_metrics
+from detinf.probe.metrics import Series, parse_metrics
 
 PAGE = """\
 # TYPE vllm:iteration_tokens_total histogram
@@ -70,3 +70,12 @@ def test_page_without_a_histogram_has_no_edges() -> None:
 )
 def test_page_without_the_series_or_with_no_numbers_proves_nothing(page: str) -> None:
     assert parse_metrics(page) is None
+
+
+def test_series_that_a_profile_names_otherwise_are_read_under_that_name() -> None:
+    page = PAGE.replace("vllm:iteration_tokens_total", "other:step_tokens").replace(
+        "vllm:prefix_cache_queries_total", "other_lookups_total"
+    )
+    assert parse_metrics(page) is None
+    series = Series.named({"steps": "other:step_tokens", "prefixCacheQueries": "other_lookups", "unheard": "of"})
+    assert parse_metrics(page, series) == parse_metrics(PAGE)

@@ -70,7 +70,7 @@ def test_ledger_counts_and_keeps_the_last_pass() -> None:
     cell = ledger.listed()[0]
     assert (cell.passes, cell.fails, cell.inconclusive) == (2, 0, 1)
     assert (cell.last_pass_unix, cell.last_conclusive_unix) == (100, 100)
-    assert ledger.states(150, 60) == {"fresh": 1, "stale": 0, "failed": 0, "never": 0}
+    assert ledger.states(150, 60) == {"fresh": 1, "stale": 0, "failed": 0, "never": 0, "notApplicable": 0}
     assert ledger.states(161, 60)["stale"] == 1
     ledger.book(judged(BAD), 300)
     assert ledger.listed()[0].last_pass_unix == 100
@@ -81,7 +81,7 @@ def test_ledger_counts_and_keeps_the_last_pass() -> None:
 def test_inconclusive_cell_was_never_fresh() -> None:
     ledger = Ledger()
     ledger.book(judged(GOOD, proven=False), 100)
-    assert ledger.states(100, 60) == {"fresh": 0, "stale": 0, "failed": 0, "never": 1}
+    assert ledger.states(100, 60) == {"fresh": 0, "stale": 0, "failed": 0, "never": 1, "notApplicable": 0}
 
 
 def test_hint_says_which_widths_are_clean() -> None:
