@@ -54,6 +54,15 @@ def create(target: Path) -> None:
     run([sys.executable, "-m", "venv", "--clear", str(target)])
 
 
+def write_command(target: Path) -> None:
+    """Put the command ``detinf`` into the environment, where an installed package would have it."""
+    command = target / "bin" / "detinf"
+    text = f"#!{target.resolve() / 'bin' / 'python'}\nfrom detinf.cli.main import main\n\nmain()\n"
+    if not command.is_file() or command.read_text(encoding="utf-8") != text:
+        command.write_text(text, encoding="utf-8")
+        command.chmod(0o755)
+
+
 def main() -> int:
     """Create or refresh the environment; return 0."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -71,6 +80,7 @@ def main() -> int:
     ).hexdigest()
     stamp = target / "detinf-lock"
     if stamp.is_file() and stamp.read_text(encoding="utf-8") == digest:
+        write_command(target)
         return 0
     began = time.monotonic()
     say(f"{target} from {lock}: step 1 of 3, the environment (about 5 s of some 30 s)")
@@ -85,6 +95,7 @@ def main() -> int:
     )
     site = next((target / "lib").glob("python3.*/site-packages"))
     (site / "detinf.pth").write_text(f"{ROOT / 'operator'}\n", encoding="utf-8")
+    write_command(target)
     stamp.write_text(digest, encoding="utf-8")
     say(f"ready after {time.monotonic() - began:.0f} s")
     return 0

@@ -57,7 +57,8 @@ def children_of(resource: Manifest) -> list[Manifest]:
     assert problems == []
     assert spec is not None
     entries = {names.REFERENCES_KEY: seal((DOCUMENTS / "references.json").read_bytes())}
-    return builders.desired_children(resource, spec, builders.plan_for(spec, SETTINGS), SETTINGS, entries=entries)
+    plan, indices = builders.plan_for(spec, SETTINGS), range(spec.replicas)
+    return builders.desired_children(resource, spec, plan, SETTINGS, entries=entries, indices=indices)
 
 
 @pytest.mark.parametrize("path", EXAMPLES, ids=[path.stem for path in EXAMPLES])

@@ -15,26 +15,29 @@ from rich.markup import escape
 from rich.table import Table
 
 from detinf.api.validation import validate
-from detinf.controller.explain import Row, Section, explain
+from detinf.controller.explain import Row, Section, explain, gap_row
 from detinf.controller.settings import OperatorSettings, SettingsError, parse
 from detinf.engines.admission import Decision, admission
 from detinf.engines.catalogue import PROFILES
 from detinf.engines.profile import Profile
 
 profile = typer.Typer(no_args_is_help=True, help="What is known of engines.")
+SOURCES = """\
+Sources: "vllm FILE | TEXT" and "vllm-ascend FILE | TEXT" are published packages: TEXT stands in that FILE of theirs.
+"document NAME | TEXT" is what no package says; anything else is a field of the resource, the chart or this project."""
 COLOURS = {Decision.SUPPORTED: "green", Decision.PRE_RELEASE: "yellow"}
 
 
 def print_sections(console: Console, sections: Sequence[Section]) -> None:
-    """Print each section as a table of what, why and source."""
+    """Print each thing with its reason and its source below it: no line is cut, so that all can be searched."""
     for section in sections:
-        console.print(f"\n[bold]{escape(section.title)}[/]")
-        table = Table(box=None, pad_edge=False, show_header=False, expand=True)
-        for ratio, style in ((5, ""), (5, ""), (4, "dim")):
-            table.add_column(ratio=ratio, overflow="fold", style=style)
+        console.print(f"\n[bold underline]{escape(section.title)}[/]", soft_wrap=True)
         for row in section.rows:
-            table.add_row(escape(row.what), escape(row.why), escape(row.source))
-        console.print(table)
+            console.print(f"[bold]{escape(row.what)}[/]", soft_wrap=True, highlight=False)
+            console.print(f"    {escape(row.why)}", soft_wrap=True, highlight=False)
+            if row.source:
+                console.print(f"    [dim]from: {escape(row.source)}[/]", soft_wrap=True, highlight=False)
+    console.print(f"\n{SOURCES}", soft_wrap=True, highlight=False)
 
 
 def read_resource(path: Path) -> dict[str, Any]:
@@ -98,7 +101,10 @@ def explain_command(
     console = Console(stderr=as_json)
     if spec is None or problems:
         for problem in problems:
-            console.print(f"[bold red]refused[/] {escape(str(problem))}", highlight=False)
+            console.print(f"[bold red]refused[/] {escape(str(problem))}", soft_wrap=True, highlight=False)
+        if config is None:
+            words = "What the chart sets is not known here: --profile and --image stand for it, or --config."
+            console.print(words, soft_wrap=True)
         raise typer.Exit(1)
     sections = explain(resource, spec, settings)
     if as_json:
@@ -159,7 +165,7 @@ def sections_of(item: Profile) -> list[Section]:
         ),
         Section(
             "Known gaps",
-            [Row(f"{one.name} ({one.closure or 'open'})", one.reason, one.source) for one in item.gaps],
+            [gap_row(one) for one in item.gaps],
         ),
         Section(
             "Stimuli that cannot apply",

@@ -13,7 +13,7 @@ from detinf.api.validation import validate
 from detinf.cluster.port import Manifest
 from detinf.controller import pods, rollout
 from detinf.controller.actions import Action, Apply, Notice
-from detinf.controller.builders import desired_children, plan_for, stateful_set
+from detinf.controller.builders import desired_children, plan_for
 from detinf.controller.events import all_notices
 from detinf.controller.observed import Observed, Replica
 from detinf.controller.qualification import Qualification, qualify
@@ -108,16 +108,13 @@ def _children(
     indices: Iterable[int],
     qualification: Qualification,
 ) -> list[Manifest]:
-    """Return the wanted children; StatefulSets by the indices that are to exist."""
-    listed = desired_children(observed.resource, spec, plan, settings, entries=qualification.entries)
-    others = [child for child in listed if child["kind"] != "StatefulSet"]
-    sets = [stateful_set(observed.resource, spec, plan, settings, index) for index in indices]
-    kept = [
+    """Return the children to apply: all but StatefulSets that only an upgrade of the operator would change."""
+    listed = desired_children(observed.resource, spec, plan, settings, entries=qualification.entries, indices=indices)
+    return [
         child
-        for child in sets
-        if not rollout.keeps_runtime(observed.children.get(("StatefulSet", child["metadata"]["name"])), child)
+        for child in listed
+        if not rollout.keeps_runtime(observed.children.get((child["kind"], child["metadata"]["name"])), child)
     ]
-    return [*others, *kept]
 
 
 def _applied(observed: Observed, wanted: Iterable[Manifest]) -> list[Action]:

@@ -6,14 +6,15 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from detinf.api.types import Spec
+from detinf.api.types import ProbeMode, Spec
 from detinf.controller.builders import plan_for
 from detinf.controller.builders import pod as pods
 from detinf.controller.builders.parts import Resource
 from detinf.controller.settings import OperatorSettings
 from detinf.documents import Plan
 from detinf.engines.plan import revision_of
-from detinf.engines.profile import Fact, Profile
+from detinf.engines.profile import Fact, Gap, Profile
+from detinf.engines.validated import observed_because
 from detinf.guard.hubs import HUBS
 from detinf.topology.expected import LabelNames
 
@@ -87,7 +88,7 @@ def explain(resource: Resource, spec: Spec, settings: OperatorSettings) -> list[
         Section("Arguments beside the plan", list(_serving(engine, plan))),
         Section("What its processes must attest", list(_attested(plan, profile))),
         Section("Volumes", list(_volumes(pod, engine, profile))),
-        Section("Known gaps of this release", [_gap(item.name, item.closure, item) for item in profile.gaps]),
+        Section("Known gaps of this release", [gap_row(item) for item in profile.gaps]),
     ]
     return [section for section in sections if section.rows]
 
@@ -96,8 +97,10 @@ def _row(what: str, fact: Fact) -> Row:
     return Row(what, fact.reason, fact.source)
 
 
-def _gap(name: str, closure: str | None, fact: Fact) -> Row:
-    return Row(f"{name} ({'closed by ' + closure if closure else 'open'})", fact.reason, fact.source)
+def gap_row(gap: Gap) -> Row:
+    """Return where a release breaks its own promise, and what closes that."""
+    state = f"closed by {gap.closure}" if gap.closure else "open: the gate and the probe measure it"
+    return Row(f"{gap.name} ({state})", gap.reason, gap.source)
 
 
 def _engine(spec: Spec, plan: Plan, profile: Profile) -> Iterator[Row]:
@@ -105,6 +108,10 @@ def _engine(spec: Spec, plan: Plan, profile: Profile) -> Iterator[Row]:
     yield Row(f"profile {profile.name}", profile.description, chosen)
     image = "spec.engine.image" if spec.engine.image else "the chart's engine.images, else the profile's"
     yield Row(f"image {plan.image}", "part of the plan: another image is another revision", image)
+    observed = observed_because(spec, profile)
+    mode = ProbeMode.OBSERVE if observed else ProbeMode.ENFORCE
+    acted = "what diverges does not serve: validated, asked for, or an engine without NPUs"
+    yield Row(f"probe mode {mode}", observed or acted, "spec.probe.mode, else the profile's validated models and chips")
     for name, versions in profile.packages.items():
         words = "the profile is held against the source of these versions alone"
         yield Row(f"{name} {' or '.join(versions)}", words, f"profile {profile.name}")

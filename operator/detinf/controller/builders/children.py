@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 from detinf.api.types import Spec
 from detinf.cluster.port import Manifest
@@ -34,7 +34,13 @@ def plan_for(spec: Spec, settings: OperatorSettings) -> Plan:
 
 
 def desired_children(
-    resource: Resource, spec: Spec, plan: Plan, settings: OperatorSettings, *, entries: Mapping[str, str]
+    resource: Resource,
+    spec: Spec,
+    plan: Plan,
+    settings: OperatorSettings,
+    *,
+    entries: Mapping[str, str],
+    indices: Iterable[int],
 ) -> list[Manifest]:
     """Return every child but the records, in the order to apply them: what a pod mounts comes before the pod.
 
@@ -44,6 +50,7 @@ def desired_children(
         plan: the plan that every replica is to run (``plan_for``).
         settings: the chart's settings.
         entries: the content of the delivery ConfigMap.
+        indices: of the replicas that are to exist.
     """
     return [
         plan_config_map(resource, plan),
@@ -52,5 +59,5 @@ def desired_children(
         serving_service(resource),
         pods_service(resource),
         disruption_budget(resource),
-        *(stateful_set(resource, spec, plan, settings, index) for index in range(spec.replicas)),
+        *(stateful_set(resource, spec, plan, settings, index) for index in indices),
     ]

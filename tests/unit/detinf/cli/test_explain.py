@@ -74,9 +74,29 @@ def test_the_command_explains_an_example(path: Path) -> None:
     assert "--no-enable-prefix-caching" in run(app, ["explain", "-f", str(path), *config]).output
 
 
+def test_no_line_is_cut_however_narrow_the_terminal() -> None:
+    file = ROOT / "examples" / "vllm-ascend.yaml"
+    output = run(app, ["explain", "-f", str(file)], env={"COLUMNS": "40"}).output
+    for section in sections(file)[2]:
+        for row in section.rows:
+            assert {row.what, f"    {row.why}", f"    from: {row.source}"} <= set(output.splitlines()), row
+
+
+def test_whether_divergences_are_acted_on_is_told_with_its_reason(tmp_path: Path) -> None:
+    resource = yaml.safe_load((ROOT / "examples" / "vllm-ascend.yaml").read_text(encoding="utf-8"))
+    assert sections(ROOT / "examples" / "vllm-ascend.yaml")[2][0].rows[2].what == "probe mode Enforce"
+    resource["spec"]["model"]["source"] = {"persistentVolumeClaim": {"claimName": "models", "path": "Other-8B"}}
+    file = tmp_path / "other.yaml"
+    file.write_text(yaml.safe_dump(resource), encoding="utf-8")
+    row = sections(file)[2][0].rows[2]
+    assert row.what == "probe mode Observe"
+    assert "nobody validated Other-8B on 910B3" in row.why
+
+
 def test_an_engine_without_an_image_is_refused() -> None:
     result = run(app, ["explain", "-f", str(ROOT / "examples" / "vllm-cpu.yaml")], env={"COLUMNS": "300"})
     assert (result.exit_code, "spec.engine.image is not set" in result.output) == (1, True)
+    assert "--profile and --image stand for it" in result.output
 
 
 def test_the_charts_settings_are_taken(tmp_path: Path) -> None:

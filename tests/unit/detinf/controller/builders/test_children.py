@@ -52,7 +52,7 @@ def valid(resource: Manifest, settings: OperatorSettings = SETTINGS) -> tuple[Sp
 
 def children(resource: Manifest, settings: OperatorSettings = SETTINGS) -> list[Manifest]:
     spec, plan = valid(resource, settings)
-    return builders.desired_children(resource, spec, plan, settings, entries={})
+    return builders.desired_children(resource, spec, plan, settings, entries={}, indices=range(spec.replicas))
 
 
 def of_kind(manifests: list[Manifest], kind: str) -> list[Manifest]:
