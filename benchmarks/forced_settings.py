@@ -2,9 +2,10 @@
 
 Run: .venv/bin/python benchmarks/forced_settings.py
 
-Engines with the forced settings and engines with both features on (prompts cut into chunks of 256 tokens) take turns on
-the same loads, so that whatever else the machine does falls on both. It is a tiny model on a CPU: the share of work
-that a setting gives up is the same elsewhere, what that work costs is not.
+Engines with every forced setting, and engines in which one of the two is given back (prompts in chunks of 256 tokens),
+take turns on the same loads: a ratio compares one turn of a load with the same turn of the other engine in its round.
+It is a tiny model on a CPU: the share of work that a setting gives up is the same elsewhere, what that work costs is
+not.
 """
 
 from __future__ import annotations
@@ -29,6 +30,8 @@ import serve  # noqa: E402 - found through the line above
 VOCABULARY = 256
 CLIENTS = 8
 ROUNDS = 4
+KINDS = ("shared prefix", "own prompts", "long prompts")
+VARIANTS = ("stock", "prefix-caching", "chunked-prefill")
 
 
 def load(kind: str, turn: int) -> list[dict[str, Any]]:
@@ -75,29 +78,37 @@ async def seconds(url: str, requests: list[dict[str, Any]]) -> float:
 def main() -> None:
     """Measure."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--pairs", type=int, default=2, help="pairs of engines")
-    parser.add_argument("--turns", type=int, default=4, help="turns of each load in each engine")
+    parser.add_argument("--rounds", type=int, default=2, help="engines of each kind")
+    parser.add_argument("--turns", type=int, default=3, help="turns of each load in each engine")
     options = parser.parse_args()
-    kinds = ("shared prefix", "own prompts", "long prompts")
     kit = serve.installed()
     found: dict[tuple[str, str], list[float]] = {}
     with tempfile.TemporaryDirectory(prefix="detinf-forced-") as name:
         model = serve.make_model(kit, Path(name) / "model")
-        for pair in range(options.pairs):
-            for variant in ("stock", "caching") if pair % 2 == 0 else ("caching", "stock"):
-                folder = Path(name) / f"{variant}-{pair}"
+        for number in range(options.rounds):
+            # Whoever is first in one round is last in the next one.
+            for variant in VARIANTS if number % 2 == 0 else VARIANTS[::-1]:
+                folder = Path(name) / f"{variant}-{number}"
                 folder.mkdir()
                 with serve.serving(kit, model, folder, variant=variant) as served:
                     asyncio.run(seconds(served.url, load("own prompts", -1)))  # warm
                     for turn in range(options.turns):
-                        for kind in kinds:
-                            taken = asyncio.run(seconds(served.url, load(kind, pair * options.turns + turn)))
+                        for kind in KINDS:
+                            taken = asyncio.run(seconds(served.url, load(kind, number * options.turns + turn)))
                             found.setdefault((kind, variant), []).append(taken)
-                print(f"pair {pair + 1}: {variant} done", flush=True)
-    print("seconds with the forced settings over seconds with both features on, medians:")
-    for kind in kinds:
-        forced, free = (statistics.median(found[kind, variant]) for variant in ("stock", "caching"))
-        print(f"  {kind:<14} {forced / free:.2f}  ({forced:.2f} s over {free:.2f} s, {CLIENTS * ROUNDS} requests)")
+                print(f"round {number + 1}: {variant} done", flush=True)
+    print(
+        f"seconds for {CLIENTS * ROUNDS} requests with the forced settings, over seconds with one of them given back:"
+    )
+    for given_back in VARIANTS[1:]:
+        for kind in KINDS:
+            pairs = list(zip(found[kind, "stock"], found[kind, given_back], strict=True))
+            ratios = [forced / free for forced, free in pairs]
+            forced, free = (statistics.median(column) for column in zip(*pairs, strict=True))
+            print(
+                f"  {given_back:<16} {kind:<14} median {statistics.median(ratios):.2f}, {min(ratios):.2f} to "
+                f"{max(ratios):.2f} in {len(ratios)} pairs  (medians {forced:.2f} s and {free:.2f} s)"
+            )
 
 
 if __name__ == "__main__":

@@ -8,13 +8,15 @@ from typing import Any
 import pytest
 
 from detinf.api.types import Promise
-from detinf.documents import References, Verdict
+from detinf.documents import NotApplicable, References, Verdict
+from detinf.engines.catalogue import PROFILES
 from detinf.probe.client import EngineClient
 from detinf.probe.disturbances import disturbances
+from detinf.probe.excluded import excluded
 from detinf.probe.lifetime import ATTEMPTS
 from detinf.probe.observation import Observation
 from detinf.probe.reasons import Reason
-from detinf.probe.references import propose_from
+from detinf.probe.references import propose, propose_from
 from detinf.probe.relations import IDLE_PLUG_TOKENS, Prober
 
 pytestmark = [pytest.mark.vllm, pytest.mark.timeout(900)]
@@ -57,3 +59,24 @@ async def test_references_of_its_own_texts_pass_in_every_cell_of_the_gate(engine
             if outcome.verdict is Verdict.PASS and outcome.as_wanted:
                 break
         assert (outcome.verdict, outcome.condition) == (Verdict.PASS, cell.condition), outcome
+    assert await told(prober, client) == dict.fromkeys(("S06", "S07", "S08"), Reason.NOT_APPLICABLE)
+
+
+@pytest.mark.parametrize("engine", ["caching"], indirect=True)
+async def test_engine_that_does_what_its_profile_excludes_is_told_so(engine: Any, client: EngineClient) -> None:
+    prober = Prober(client, Promise.TOKENS_AND_LOGPROBS, CONTEXT, engine.trace)
+    items = propose(VOCABULARY, SPECIAL, CONTEXT, 2).items[:2]
+    expected = {item.name: answer for item in items if isinstance(answer := await client.ask(item), Observation)}
+    assert len(expected) == 2
+    await prober.width(items, expected, plug_tokens=900)  # four chunks
+    assert await told(prober, client) == dict.fromkeys(("S06", "S07", "S08"), Reason.APPLIES)
+
+
+async def told(prober: Prober, client: EngineClient) -> dict[str, Reason]:
+    """Return what becomes of the stimuli that the profile says cannot apply."""
+    metrics = await client.metrics()
+    items = [
+        NotApplicable(relations=list(item.relations), witness=item.witness, reason=item.reason)
+        for item in PROFILES["vllm-cpu-0.32"].not_applicable
+    ]
+    return {outcome.relation: outcome.reason for item in items for outcome in excluded(item, prober.prefills, metrics)}

