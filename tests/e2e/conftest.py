@@ -18,6 +18,13 @@ from place import NAMESPACE, OPERATOR_NAMESPACE, Place, engine_named  # noqa: E4
 from scenario import Scene  # noqa: E402 - as above
 from story import Story  # noqa: E402 - as above
 
+SITE_PROFILES = [
+    {"name": name, "inherits": name, "defaultRequests": {"cpu": "10m", "memory": "32Mi"}}
+    for name in ("vllm-ascend-0.23", "vllm-ascend-0.26rc", "vllm-cpu-0.32")
+]
+"""Ours, with requests that the machine of a test has; no plan differs by them."""
+IMAGES = {"simulated": "localhost/detinf/simulated-engine:dev", "vllm-cpu-0.32": "localhost/detinf/vllm-cpu:dev"}
+
 
 @pytest.fixture(scope="session")
 def node() -> Iterator[Cluster]:
@@ -37,7 +44,7 @@ def scene(node: Cluster, tmp_path_factory: pytest.TempPathFactory) -> Scene:
     engine = engine_named("simulated")
     place = Place(story, engine, name=node.name)
     place.ready()
-    place.install()
+    place.install({"profiles": SITE_PROFILES, "images": IMAGES})
     result = Scene(story, place.kubectl(NAMESPACE), engine, place.kubectl(OPERATOR_NAMESPACE))
     result.model()
     return result

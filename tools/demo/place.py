@@ -7,7 +7,9 @@ import os
 import shutil
 import subprocess
 import sys
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import yaml
 from kubectl import Kubectl
@@ -135,8 +137,12 @@ class Place:
             archives.append(Path(done.stdout.strip().splitlines()[-1]))
         return archives
 
-    def install(self) -> None:
-        """Install the chart with the real helm; begin the story anew where it was told before."""
+    def install(self, engine_values: Mapping[str, Any] | None = None) -> None:
+        """Install the chart with the real helm; begin the story anew where it was told before.
+
+        Args:
+            engine_values: more of the chart's ``engine`` than the demo's own profile and image.
+        """
         with self.story.step(
             "operator",
             "The operator is installed with Helm: one Deployment, and the least rights that work.",
@@ -147,7 +153,8 @@ class Place:
                 operator.apply({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": namespace}})
             profile = self.engine.manifest["spec"]["engine"]["profile"]
             values = {
-                "engine": {"defaultProfile": profile, "images": {profile: self.engine.image}},
+                "engine": {"defaultProfile": profile, "images": {profile: self.engine.image}}
+                | dict(engine_values or {}),
                 "models": {"hostPathPrefixes": [MODELS]},
                 "probe": {"soloIntervalSeconds": 5, "widthIntervalSeconds": 10},
             }

@@ -19,7 +19,7 @@ from detinf_cluster.build import binary
 from detinf_cluster.cache import ClusterError
 from detinf_cluster.certificates import write_kubeconfig
 from detinf_cluster.control_plane import ControlPlane
-from detinf_cluster.npu import write_tree
+from detinf_cluster.npu import DRIVER_FILES, write_tree
 from detinf_cluster.processes import Processes, answers, wait_until
 from detinf_cluster.relay import listen_inside
 from detinf_cluster.sources import NODE as NODE_PROGRAMS
@@ -245,10 +245,22 @@ BinaryName = "{binary("runc")}"
             ],
         )
 
+    def driver(self, tree: Path) -> None:
+        """The driver's files where a node with NPUs has them, for pods that mount them as host paths.
+
+        An overlay makes the places, since nothing may be made in this machine's own folders; behind each is the tree.
+        """
+        for folder in ("usr/local", "etc"):
+            below = f"lowerdir={tree / folder}:/{folder}"
+            run("mount", "-t", "overlay", "overlay", "-o", below, f"/{folder}")
+        for path in DRIVER_FILES:
+            run("mount", "--bind", str(tree / path), f"/{path}")
+
     def device_plugin(self) -> None:
         """Simulated NPUs, through the kubelet's real socket."""
         tree = self.folder / "npu"
         write_tree(tree, count=NPUS)
+        self.driver(tree)
         sockets = Path("/var/lib/kubelet/device-plugins")
         wait_until("the kubelet's socket", (sockets / "kubelet.sock").exists, self.processes)
         self.processes.start(

@@ -102,6 +102,16 @@ def main(arguments):
 sys.exit(main(sys.argv[1:]))
 '''
 
+DRIVER_FILES = (
+    "usr/local/bin/npu-smi",
+    "usr/local/Ascend/driver/version.info",
+    "usr/local/Ascend/driver/lib64",
+    "usr/local/dcmi",
+    "etc/ascend_install.info",
+    "etc/hccn.conf",
+)
+"""What of the tree is where on a node, as in the device plug-in (``kube/npu/plugin.go``)."""
+
 INSTALL_INFO = """\
 UserName=HwHiAiUser
 UserGroup=HwHiAiUser

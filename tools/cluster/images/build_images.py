@@ -7,6 +7,7 @@ import hashlib
 import os
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
@@ -60,20 +61,42 @@ def build(target: str) -> Path:
     Raises:
         ClusterError: where it cannot be built.
     """
+    return kept(target, inputs_digest(target), lambda archive: _build(target, archive))
+
+
+def kept(name: str, digest: str, make: Callable[[Path], None]) -> Path:
+    """Return the archive of an image, made where there is none of this digest.
+
+    Args:
+        name: what the archives of all its versions begin with.
+        digest: of everything that goes into it.
+        make: writes the archive.
+
+    Raises:
+        ClusterError: where it cannot be made.
+    """
     folder = cache_dir() / "images"
     folder.mkdir(parents=True, exist_ok=True)
-    archive = folder / f"{target}-{inputs_digest(target)}.tar"
+    archive = folder / f"{name}-{digest}.tar"
     # One at a time: two checkouts build under the same names.
     with locked(cache_dir() / "build-images.lock", "another process is building images; waiting for it"):
         if archive.is_file():
             archive.touch()  # in use
         else:
-            _build(target, archive)
-    for old in folder.glob(f"{target}-*.tar"):
+            make(archive)
+    for old in folder.glob(f"{name}-*.tar"):
         # Another checkout's may be in use; a day after its last use it is not.
         if old != archive and time.time() - old.stat().st_mtime > 86400:
             old.unlink(missing_ok=True)
     return archive
+
+
+def export(image: str, archive: Path) -> None:
+    """Write an image of buildah's store into an archive, whole or not at all."""
+    draft = archive.with_suffix(".draft")
+    draft.unlink(missing_ok=True)
+    buildah("push", "-q", "--disable-compression", image, f"oci-archive:{draft}:{image}")
+    draft.rename(archive)
 
 
 def _build(target: str, archive: Path) -> None:
@@ -86,10 +109,7 @@ def _build(target: str, archive: Path) -> None:
         *host_options(),
         *("-f", str(ROOT / "Dockerfile"), str(ROOT)),
     )
-    draft = archive.with_suffix(".draft")
-    draft.unlink(missing_ok=True)
-    buildah("push", "-q", "--disable-compression", image_name(target), f"oci-archive:{draft}:{image_name(target)}")
-    draft.rename(archive)
+    export(image_name(target), archive)
     say(f"image {target}: {archive.stat().st_size / 2**20:.0f} MiB, after {time.monotonic() - began:.0f} s")
 
 
