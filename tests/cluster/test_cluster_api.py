@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import copy
-from collections.abc import AsyncIterator
+import json
+from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any
 
 import pytest
-from cluster_api import FakeClusterApi
+from cluster_api import FakeClusterApi, copied
 
 from detinf.api import names
 from detinf.cluster.adapter import KubernetesApi, error_of, load_configuration, parsed_answer
@@ -22,6 +23,7 @@ from detinf.cluster.port import (
     ConflictError,
     ForbiddenError,
     InvalidError,
+    Manifest,
     NamespaceEndsError,
 )
 
@@ -214,6 +216,163 @@ async def test_list_takes_all_of_the_labels(port: tuple[ClusterApi, str]) -> Non
     listed = await api.list(CONFIG_MAP, namespace=namespace, labels={"app": "x", "more": "y"})
     assert [(item["kind"], item["metadata"]["name"]) for item in listed] == [("ConfigMap", "b")]
     assert len(await api.list(CONFIG_MAP, namespace=namespace, labels={"app": "x"})) == 2
+
+
+def merge(value: Any, patch: Any) -> Any:
+    """Return a value after a JSON merge patch (RFC 7396)."""
+    if not isinstance(patch, dict):
+        return patch
+    result = dict(value) if isinstance(value, dict) else {}
+    for key, part in patch.items():
+        result[key] = merge(result.get(key), part)
+        if part is None:
+            del result[key]
+    return result
+
+
+Somebody = Callable[..., Awaitable[None]]
+
+
+@pytest.fixture
+def somebody(request: pytest.FixtureRequest, port: tuple[ClusterApi, str]) -> Somebody:
+    """Another field manager, who changes objects as ``kubectl edit`` does."""
+    api, namespace = port
+
+    async def change(manifest: Manifest, patch: Manifest, *options: str) -> None:
+        kind, name = manifest["kind"], manifest["metadata"]["name"]
+        if isinstance(api, FakeClusterApi):
+            api.put(merge(await api.get(KINDS[kind], namespace, name), patch))
+            return
+        kubectl: Any = request.getfixturevalue("administrator")
+        command = ("patch", KINDS[kind].plural, name, "-n", namespace, "--type=merge", "--field-manager=somebody")
+        kubectl(*command, "-p", json.dumps(patch), *options)
+
+    return change
+
+
+def stateful_set(namespace: str) -> Manifest:
+    """Return a StatefulSet without pods."""
+    container = {"name": "c", "image": "none", "env": [{"name": "OURS", "value": "1"}, {"name": "OLD", "value": "1"}]}
+    return {
+        "apiVersion": "apps/v1",
+        "kind": "StatefulSet",
+        "metadata": {"name": "s", "namespace": namespace},
+        "spec": {
+            "replicas": 0,
+            "serviceName": "s",
+            "selector": {"matchLabels": {"app": "x"}},
+            "template": {"metadata": {"labels": {"app": "x"}}, "spec": {"containers": [container]}},
+        },
+    }
+
+
+async def test_fields_of_another_manager_survive(port: tuple[ClusterApi, str], somebody: Somebody) -> None:
+    api, namespace = port
+    await api.apply(config_map(namespace))
+    theirs = {"metadata": {"labels": {"team": "y"}, "annotations": {"note": "z"}}, "data": {"three": "3"}}
+    await somebody(config_map(namespace), theirs)
+    applied = await api.apply(config_map(namespace, data={"one": "other"}))
+    assert applied["data"] == {"one": "other", "three": "3"}
+    assert applied["metadata"]["labels"] == {"app": "x", "team": "y"}
+    assert applied["metadata"]["annotations"] == {"note": "z"}
+    again = await api.apply(config_map(namespace, data={"one": "other"}))
+    assert again["metadata"]["resourceVersion"] == applied["metadata"]["resourceVersion"]
+
+
+async def test_list_entries_of_another_manager_survive(port: tuple[ClusterApi, str], somebody: Somebody) -> None:
+    """A mesh's sidecar, a variable that somebody injects: such lists have one owner for each entry."""
+    api, namespace = port
+    wanted = stateful_set(namespace)
+    made = await api.apply(wanted)
+    containers = copied(made["spec"]["template"]["spec"]["containers"])
+    containers[0]["env"].append({"name": "THEIRS", "value": "2"})
+    containers.append({"name": "sidecar", "image": "other"})
+    await somebody(wanted, {"spec": {"template": {"spec": {"containers": containers}}}})
+    wanted["spec"]["template"]["spec"]["containers"][0]["env"].pop()
+    applied = await api.apply(wanted)
+    found = {item["name"]: item for item in applied["spec"]["template"]["spec"]["containers"]}
+    assert {name: item["image"] for name, item in found.items()} == {"c": "none", "sidecar": "other"}
+    assert {item["name"]: item["value"] for item in found["c"]["env"]} == {"OURS": "1", "THEIRS": "2"}
+
+
+async def test_condition_of_another_manager_survives(port: tuple[ClusterApi, str], somebody: Somebody) -> None:
+    api, namespace = port
+
+    def condition(kind: str, reason: str) -> dict[str, Any]:
+        head = {"type": kind, "status": "True", "reason": reason, "message": "", "observedGeneration": 1}
+        return head | {"lastTransitionTime": "2027-01-01T00:00:00Z"}
+
+    await api.apply(resource(namespace))
+    await api.apply_status(resource(namespace, status={"conditions": [condition("Ready", "A"), condition("Old", "A")]}))
+    live = await api.get(KINDS[names.KIND], namespace, "a")
+    assert live is not None
+    theirs = [*live["status"]["conditions"], condition("Theirs", "X")]
+    await somebody(live, {"status": {"conditions": theirs}}, "--subresource=status")
+    applied = await api.apply_status(resource(namespace, status={"conditions": [condition("Ready", "B")]}))
+    assert applied is not None
+    reasons = {item["type"]: item["reason"] for item in applied["status"]["conditions"]}
+    assert reasons == {"Ready": "B", "Theirs": "X"}
+
+
+async def test_field_that_another_manager_took_is_taken_back(port: tuple[ClusterApi, str], somebody: Somebody) -> None:
+    api, namespace = port
+    await api.apply(config_map(namespace))
+    await somebody(config_map(namespace), {"data": {"one": "theirs", "two": None}})
+    taken = await api.get(CONFIG_MAP, namespace, "a")
+    assert taken is not None
+    assert taken["data"] == {"one": "theirs"}
+    applied = await api.apply(config_map(namespace))
+    assert applied["data"] == {"one": "1", "two": "2"}
+    # And it is ours again: what we leave out now goes.
+    assert (await api.apply(config_map(namespace, data={"two": "2"})))["data"] == {"two": "2"}
+
+
+async def test_field_that_another_manager_took_stays_where_we_leave_it_out(
+    port: tuple[ClusterApi, str], somebody: Somebody
+) -> None:
+    api, namespace = port
+    await api.apply(config_map(namespace))
+    await somebody(config_map(namespace), {"data": {"one": "theirs"}})
+    applied = await api.apply(config_map(namespace, data={"three": "3"}))
+    assert applied["data"] == {"one": "theirs", "three": "3"}
+
+
+async def test_selector_of_a_stateful_set_cannot_be_changed_and_its_template_can(port: tuple[ClusterApi, str]) -> None:
+    api, namespace = port
+    made = await api.apply(stateful_set(namespace))
+    other = stateful_set(namespace)
+    other["spec"]["selector"]["matchLabels"] = {"app": "y"}
+    other["spec"]["template"]["metadata"]["labels"] = {"app": "y"}
+    with pytest.raises(InvalidError, match=r"updates to statefulset spec .* are forbidden"):
+        await api.apply(other)
+    kept = await api.get(STATEFUL_SET, namespace, "s")
+    assert kept is not None
+    assert kept["spec"] == made["spec"]
+    other = stateful_set(namespace)
+    other["spec"]["template"]["spec"]["containers"][0]["image"] = "new"
+    assert (await api.apply(other))["metadata"]["generation"] == made["metadata"]["generation"] + 1
+
+
+async def test_object_with_a_finalizer_ends_when_that_is_gone(port: tuple[ClusterApi, str], somebody: Somebody) -> None:
+    api, namespace = port
+    held = config_map(namespace)
+    held["metadata"]["finalizers"] = ["example.org/held"]
+    made = await api.create(held)
+    assert made is not None
+    uid = made["metadata"]["uid"]
+    assert await api.delete(CONFIG_MAP, namespace, "a", uid=uid) is True
+    ending = await api.get(CONFIG_MAP, namespace, "a")
+    assert ending is not None
+    assert ending["metadata"]["deletionTimestamp"]
+    # Until then it can be changed, its name is taken, and a second delete is as good as the first.
+    changed = await api.apply(config_map(namespace, data={"one": "other"}))
+    assert changed["data"]["one"] == "other"
+    assert changed["metadata"]["deletionTimestamp"] == ending["metadata"]["deletionTimestamp"]
+    assert await api.create(config_map(namespace)) is None
+    assert await api.delete(CONFIG_MAP, namespace, "a", uid=uid) is True
+    await somebody(held, {"metadata": {"finalizers": None}})
+    assert await api.get(CONFIG_MAP, namespace, "a") is None
+    assert (await api.apply(config_map(namespace)))["metadata"]["uid"] != uid
 
 
 async def test_child_goes_with_its_owner(port: tuple[ClusterApi, str]) -> None:

@@ -1,7 +1,8 @@
 """An in-memory ``ClusterApi``: the one fake of the tests, of our own port.
 
-It promises what the contract tests (``test_cluster_api_contract``) hold both it and the real API server to: uids,
-resource versions, generations, ownership of fields by our one manager, and garbage collection by owner.
+It promises what the contract tests (``tests/cluster/test_cluster_api.py``) hold both it and the real API server to:
+uids, resource versions, generations, ownership of fields by our one manager and by everybody else, finalizers, and
+garbage collection by owner.
 """
 
 from __future__ import annotations
@@ -11,8 +12,11 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from detinf.cluster.port import KINDS, ConflictError, InvalidError, Kind, Manifest, NamespaceEndsError
+from detinf.controller.pods import format_time
 
 Key = tuple[str, str, str]
+PARTS = ("", "status")
+"""What has a manager's fields of its own: the object, and its status."""
 
 
 def copied(value: Any) -> Any:
@@ -22,15 +26,69 @@ def copied(value: Any) -> Any:
     return [copied(item) for item in value] if isinstance(value, list) else value
 
 
-def merged(live: Any, owned: Any, wanted: Any) -> Any:
+LIST_KEYS = {
+    **dict.fromkeys(("containers", "initContainers", "env", "volumes"), "name"),
+    "volumeMounts": "mountPath",
+    "conditions": "type",
+    "ownerReferences": "uid",
+}
+"""Lists whose entries have owners of their own, by this key (``x-kubernetes-list-map-keys``); others are one value."""
+
+STATEFUL_SET_MUTABLE = {
+    *("replicas", "ordinals", "template", "updateStrategy", "revisionHistoryLimit", "minReadySeconds"),
+    "persistentVolumeClaimRetentionPolicy",
+}
+
+_GONE = object()
+
+
+def by_key(name: str, *values: Any) -> list[dict[str, Any]] | None:
+    """Return lists of entries with a key as dicts of entries; None where they are something else."""
+    key = LIST_KEYS.get(name)
+    if key is None or not all(value is None or isinstance(value, list) for value in values):
+        return None
+    return [{item[key]: item for item in value or []} for value in values]
+
+
+def changed(old: Mapping[str, Any], new: Mapping[str, Any]) -> set[str]:
+    """Return the keys whose values differ."""
+    return {key for key in old.keys() | new.keys() if old.get(key) != new.get(key)}
+
+
+def merged(live: Any, owned: Any, wanted: Any, name: str = "") -> Any:
     """Return the live value after an apply: wanted wins, and what we owned and no longer want is removed."""
     if isinstance(wanted, dict) and isinstance(live, dict):
         before = owned if isinstance(owned, dict) else {}
-        result = {key: value for key, value in live.items() if key not in before or key in wanted}
-        for key, value in wanted.items():
-            result[key] = merged(live.get(key), before.get(key), value)
-        return result
+        result = {}
+        for key, value in live.items():
+            if key in wanted:
+                result[key] = merged(value, before.get(key), wanted[key], key)
+            elif (rest := without(value, before[key], key) if key in before else value) is not _GONE:
+                result[key] = rest
+        return result | {key: copied(value) for key, value in wanted.items() if key not in live}
+    if isinstance(wanted, list) and isinstance(live, list) and (entries := by_key(name, live, owned, wanted)):
+        return list(merged(*entries).values())
     return copied(wanted)
+
+
+def without(live: Any, owned: Any, name: str) -> Any:
+    """Return what remains of a live value that we no longer want: what is not ours."""
+    if isinstance(live, dict) and isinstance(owned, dict):
+        rest = merged(live, owned, {})
+        return rest or _GONE
+    if isinstance(live, list) and (entries := by_key(name, live, owned)):
+        return list(merged(*entries, {}).values()) or _GONE
+    return _GONE
+
+
+def untouched(owned: Any, old: Any, new: Any, name: str = "") -> Any:
+    """Return what remains ours after somebody else's write: not what it changed or removed."""
+    if isinstance(owned, dict) and isinstance(old, dict) and isinstance(new, dict):
+        parts = {key: untouched(value, old.get(key), new.get(key), key) for key, value in owned.items()}
+        return {key: part for key, part in parts.items() if part is not _GONE}
+    if isinstance(owned, list) and old != new and (entries := by_key(name, owned, old, new)):
+        return list(untouched(*entries).values())
+    return owned if old == new else _GONE
 
 
 class FakeClusterApi:
@@ -95,7 +153,7 @@ class FakeClusterApi:
         return self._store(key, copied(manifest))
 
     async def delete(self, kind: Kind, namespace: str, name: str, *, uid: str) -> bool:
-        """Delete that very object, and what it owns."""
+        """Delete that very object, and what it owns; one with a finalizer begins to end."""
         key = (kind.kind, namespace, name)
         found = self.objects.get(key)
         if found is None or found["metadata"]["uid"] != uid:
@@ -112,6 +170,9 @@ class FakeClusterApi:
         old = self.objects.get(key)
         if old is None:
             return self._store(key, copied(manifest))
+        for part in PARTS:
+            if (key, part) in self.owned:
+                self.owned[key, part] = untouched(self.owned[key, part], old, manifest)
         if old.get("spec") != manifest.get("spec"):
             manifest["metadata"]["generation"] = old["metadata"].get("generation", 1) + 1
         return self._store(key, copied(manifest), old)
@@ -129,7 +190,16 @@ class FakeClusterApi:
         self._remove((kind, namespace, name))
 
     def _remove(self, key: Key) -> None:
+        metadata = self.objects[key]["metadata"]
+        if metadata.get("finalizers"):
+            if "deletionTimestamp" not in metadata:
+                ending = copied(self.objects[key])
+                ending["metadata"]["deletionTimestamp"] = format_time(self.now())
+                self._store(key, ending, self.objects[key])
+            return
         gone = self.objects.pop(key)
+        for part in PARTS:
+            self.owned.pop((key, part), None)
         uid = gone["metadata"]["uid"]
         owned = [
             other
@@ -174,6 +244,8 @@ class FakeClusterApi:
             if old.get("immutable") and part.get("data", old.get("data")) != old.get("data"):
                 raise InvalidError(f"{key}: field is immutable when `immutable` is set", status=422)
             new = merged(old, self.owned.get((key, subresource), {}), part)
+            if key[0] == "StatefulSet" and changed(old["spec"], new["spec"]) - STATEFUL_SET_MUTABLE:
+                raise InvalidError(f"{key}: updates to statefulset spec for other fields are forbidden", status=422)
             if json.dumps(new, sort_keys=True) == json.dumps(old, sort_keys=True):
                 self.owned[key, subresource] = copied(part)
                 return copied(old)
@@ -189,8 +261,6 @@ class FakeClusterApi:
         return self.numbers
 
     def _store(self, key: Key, manifest: Manifest, old: Manifest | None = None) -> Manifest:
-        from detinf.controller.pods import format_time
-
         metadata = manifest["metadata"]
         base = old["metadata"] if old else {}
         metadata["uid"] = base.get("uid") or f"uid-{self._number()}"
@@ -198,4 +268,7 @@ class FakeClusterApi:
         metadata.setdefault("generation", base.get("generation", 1))
         metadata["resourceVersion"] = str(self._number())
         self.objects[key] = manifest
-        return copied(manifest)
+        stored: Manifest = copied(manifest)
+        if "deletionTimestamp" in metadata and not metadata.get("finalizers"):
+            self._remove(key)
+        return stored
