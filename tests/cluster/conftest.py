@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
+import http.client
 import itertools
 import json
+import ssl
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -34,14 +38,36 @@ def control_plane() -> Iterator[ControlPlane]:
         yield running
 
 
+Ask = Callable[..., tuple[int, dict[str, Any]]]
+
+
+@pytest.fixture(scope="session")
+def ask(control_plane: ControlPlane) -> Ask:
+    """Ask the API server as the administrator: method, path, body; its status and answer. Quicker than a kubectl."""
+    context = ssl.create_default_context(cafile=str(control_plane.pki / "ca.crt"))
+    context.load_cert_chain(str(control_plane.pki / "admin.crt"), str(control_plane.pki / "admin.key"))
+
+    def asked(method: str, path: str, body: dict[str, Any] | None = None) -> tuple[int, dict[str, Any]]:
+        host, port = control_plane.address, control_plane.port
+        connection = http.client.HTTPSConnection(host, port, context=context, timeout=60)
+        with contextlib.closing(connection):
+            given = None if body is None else json.dumps(body)
+            connection.request(method, path, given, {"Content-Type": "application/json"})
+            response = connection.getresponse()
+            return response.status, dict(json.loads(response.read()))
+
+    return asked
+
+
 @pytest.fixture
-def namespace(control_plane: ControlPlane) -> Iterator[str]:
+def namespace(ask: Ask) -> Iterator[str]:
     """A namespace of the test's own, deleted after it."""
     name = f"test-{next(_NUMBERS)}"
-    kubectl = [str(control_plane.bin / "kubectl"), "--kubeconfig", str(control_plane.kubeconfig)]
-    subprocess.run([*kubectl, "create", "namespace", name], check=True, capture_output=True)
+    status, answer = ask("POST", "/api/v1/namespaces", {"metadata": {"name": name}})
+    assert status == 201, answer
     yield name
-    subprocess.run([*kubectl, "delete", "namespace", name, "--wait=false"], check=True, capture_output=True)
+    status, answer = ask("DELETE", f"/api/v1/namespaces/{name}")
+    assert status == 200, answer
 
 
 def call(control_plane: ControlPlane, *arguments: str, given: str | None = None, fails: bool = False) -> str:

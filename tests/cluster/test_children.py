@@ -37,6 +37,11 @@ def apply(kubectl: Kubectl, manifest: Manifest) -> Any:
     return json.loads(kubectl(*APPLY, "-o", "json", given=json.dumps(manifest)))
 
 
+def apply_all(kubectl: Kubectl, manifests: list[Manifest]) -> Any:
+    """Apply manifests; return what is stored of each."""
+    return apply(kubectl, {"apiVersion": "v1", "kind": "List", "items": manifests})["items"]
+
+
 def applied_resource(kubectl: Kubectl, path: Path) -> Manifest:
     """Return an example as the API server stored it, defaults and uid included."""
     return dict(apply(kubectl, yaml.safe_load(path.read_text(encoding="utf-8"))))
@@ -67,9 +72,7 @@ def test_every_child_is_taken_strictly_and_a_second_time_changes_nothing(kubectl
     children = children_of(resource)
     kinds = [child["kind"] for child in children]
     assert kinds.count("StatefulSet") == resource["spec"]["replicas"]
-    for child in children:
-        first = apply(kubectl, child)
-        second = apply(kubectl, child)
+    for child, first, second in zip(children, apply_all(kubectl, children), apply_all(kubectl, children), strict=True):
         assert missing(first, child) == []
         # A StatefulSet's status is written by its own controller meanwhile; its spec is ours.
         assert second["metadata"].get("generation") == first["metadata"].get("generation")
@@ -81,8 +84,7 @@ def test_the_children_of_every_golden_resource_are_applied_strictly(kubectl: Kub
     assert len(GOLDEN) >= 20
     for path in GOLDEN:
         children = children_of(applied_resource(kubectl, path))
-        together = {"apiVersion": "v1", "kind": "List", "items": children}
-        stored = json.loads(kubectl(*APPLY, "-o", "json", given=json.dumps(together)))["items"]
+        stored = apply_all(kubectl, children)
         assert [found for pair in zip(stored, children, strict=True) for found in missing(*pair)] == [], path.stem
 
 
@@ -121,8 +123,10 @@ def test_a_resource_with_every_spelling_has_children_that_equal_what_is_stored(k
         "runtimeClassName": "ascend",
         "priorityClassName": "high",
     }
-    for child in children_of(dict(apply(kubectl, manifest))):
-        assert missing(apply(kubectl, child), child) == []
+    children = children_of(dict(apply(kubectl, manifest)))
+    assert [
+        found for pair in zip(apply_all(kubectl, children), children, strict=True) for found in missing(*pair)
+    ] == []
 
 
 def pod_of(kubectl: Kubectl, path: Path) -> Manifest:
