@@ -169,7 +169,14 @@ def test_file_that_may_not_be_read_is_refused(downloading: Downloading) -> None:
         downloading.refused("HTTP 403 .*accept its terms")
 
 
-def test_hub_that_does_not_answer_is_refused_with_half_a_snapshot_too(downloading: Downloading) -> None:
+IMPATIENT = "import time; sleep = time.sleep; time.sleep = lambda seconds: sleep(seconds / 100)\n"
+"""Of the libraries' process: as many attempts as ever, and shorter pauses between them."""
+
+
+def test_hub_that_does_not_answer_is_refused_with_half_a_snapshot_too(downloading: Downloading, tmp_path: Path) -> None:
+    (tmp_path / "impatient").mkdir()
+    (tmp_path / "impatient" / "sitecustomize.py").write_text(IMPATIENT)
+    downloading.place.environment["PYTHONPATH"] = str(tmp_path / "impatient")
     # huggingface_hub alone would return that folder as it is.
     downloading.snapshot.mkdir(parents=True)
     (downloading.snapshot / "config.json").write_bytes(CONFIG)
