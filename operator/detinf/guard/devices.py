@@ -17,6 +17,8 @@ from detinf.guard.errors import RefusedError
 
 NPU_SMI = "npu-smi"
 TIMEOUT_SECONDS = 60
+FIRST_SLICE = 100
+"""Numbers of slices (vNPUs) begin here, for the driver and in a container's ``/dev`` (``VDAVINCI_VDEV_OFFSET``)."""
 
 
 @dataclass(frozen=True)
@@ -168,6 +170,12 @@ def check(topology: dict[str, Any], devices: Devices) -> None:
         )
     elif wanted:
         found += [f"devices: {problem}; drain the node and repair or replace the NPU" for problem in devices.unhealthy]
+    found += [
+        f"devices: /dev/davinci{identifier} is a slice of an NPU, on which collectives do not work; request whole NPUs "
+        "(spec.scheduling.resourceName)"
+        for identifier in devices.physical_ids
+        if identifier >= FIRST_SLICE
+    ]
     items = (
         ("chip", "chip", devices.chip),
         ("hbmGiB", "hbmGiB", devices.hbm_gib),

@@ -70,14 +70,17 @@ class Insider:
             after_import(module_name, lambda module: self.hook_initialiser(module, function_name))
 
     def hook_initialiser(self, module: ModuleType, name: str) -> None:
-        """Hold the symbols right after batch invariance was to be switched on: a partial mode fails before it loads."""
+        """Hold the symbols right after batch invariance was to be switched on: a partial mode fails before it loads.
+
+        The environment is held with them, and told first: a switch that is off is why no symbol is replaced.
+        """
         original = getattr(module, name)
 
         @functools.wraps(original)
         def initialise(*arguments: Any, **named: Any) -> Any:
             result = original(*arguments, **named)
             if problems := check_symbols(self.plan.symbols)[0]:
-                self.refuse("worker", problems)
+                self.refuse("worker", [*environment.problems(self.plan, os.environ), *problems])
             return result
 
         setattr(module, name, initialise)

@@ -116,6 +116,13 @@ class Place:
         (self.folder / "bin/npu-smi").write_text(source)
         (self.folder / "bin/npu-smi").chmod(0o755)
 
+    def break_check(self, module: str, old: str, new: str) -> None:
+        """Break a check in the installed guard; the product has no switch for it."""
+        path = self.folder / "guard" / "detinf" / "guard" / f"{module}.py"
+        text = path.read_text()
+        assert text.count(old) == 1, f"{module}: {old!r} is there {text.count(old)} times"
+        path.write_text(text.replace(old, new))
+
     def arguments(self) -> list[str]:
         """Return the guard's command line."""
         return [
@@ -221,6 +228,12 @@ def make_place(folder: Path, python: str = sys.executable) -> Place:
     made.write_launcher(f'exec {python} {folder}/engine.py "$@"')
     made.write_plan()
     return made
+
+
+@pytest.fixture(scope="session")
+def new_place() -> Callable[[Path], Place]:
+    """Make folders in which everything verifies, for what several tests share."""
+    return make_place
 
 
 @pytest.fixture

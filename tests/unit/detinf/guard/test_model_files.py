@@ -86,6 +86,8 @@ def test_other_weights_than_the_manifest_do_not_start(place: Any) -> None:
     assert done.returncode == REFUSED_EXIT_CODE
     assert not place.engine_ran
     assert f"the plan says {digest}" in (place.folder / "log").read_text()
+    place.break_check("manifest", "    if seen != expected:\n", "    if False:\n")
+    place.lifetime()  # with that one check broken they serve
 
 
 @pytest.mark.parametrize(

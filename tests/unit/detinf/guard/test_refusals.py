@@ -12,9 +12,10 @@ from typing import Any
 import pytest
 
 from detinf.guard.layout import REFUSED_EXIT_CODE
+from detinf.probe.attested import Attested, read_attested
 
 WHOLE = {
-    "devices": 8,
+    "devices": 2,
     "chip": "910B3",
     "hbmGiB": 64,
     "driverVersion": "25.5.1",
@@ -173,7 +174,7 @@ def test_command_line_that_is_no_guards_is_answered_with_its_usage(place: Any, a
 
 def health(place: Any) -> None:
     facts = place.folder / "root/usr/local/dcmi/simulated.json"
-    facts.write_text(json.dumps(json.loads(facts.read_text()) | {"health": {"3": "Alarm"}}))
+    facts.write_text(json.dumps(json.loads(facts.read_text()) | {"health": {"1": "Alarm"}}))
 
 
 VERSION = "root/usr/local/Ascend/driver/version.info"
@@ -192,21 +193,27 @@ def smi(source: str) -> Callable[[Any], Any]:
     return lambda place: place.write_npu_smi(f"#!/bin/sh\n{source}\n")
 
 
-def tree(ids: range = range(8), **facts: Any) -> Callable[[Any], Any]:
+def tree(ids: range = range(2), **facts: Any) -> Callable[[Any], Any]:
     return lambda place: place.give_devices(ids, **facts)
+
+
+def seven_of_eight(place: Any) -> None:
+    place.write_plan(lambda plan: plan.update(topology=WHOLE | {"devices": 8}))
+    place.give_devices(range(7))
 
 
 UNKNOWN = "chip is unknown, the plan says '910B3'.*firmware version is unknown.*link is unknown"
 DEVICE_CASES: dict[str, tuple[Callable[[Any], Any], str]] = {
-    "none": (tree(range(0)), "0 NPUs in /dev, the plan says 8; request whole NPUs of one node"),
-    "fewer": (tree(range(7)), "7 NPUs in /dev, the plan says 8"),
-    "more": (tree(range(9)), "9 NPUs in /dev, the plan says 8"),
+    "none": (tree(range(0)), "0 NPUs in /dev, the plan says 2; request whole NPUs of one node"),
+    "seven of eight": (seven_of_eight, "7 NPUs in /dev, the plan says 8"),
+    "more": (tree(range(3)), "3 NPUs in /dev, the plan says 2"),
+    "slices": (tree(range(100, 102)), "/dev/davinci100 is a slice of an NPU, .*/dev/davinci101 is a slice"),
     "other chip": (tree(chip="910B4"), "chip is '910B4', the plan says '910B3'; use a node"),
     "other memory": (tree(hbm_gib=32), "hbmGiB is 32, the plan says 64"),
     "other driver": (tree(driver="25.3.1"), "driver version is '25.3.1', the plan says '25.5.1'"),
     "other firmware": (tree(firmware="7.1"), "firmware version is '7.1', the plan says '7.8.0.6.201'"),
     "PCIe between the NPUs": (tree(link="SYS"), "link is 'SYS', the plan says 'HCCS'"),
-    "sick": (health, "NPU 3 is Alarm; drain the node"),
+    "sick": (health, "NPU 1 is Alarm; drain the node"),
     "no npu-smi": (no_npu_smi, UNKNOWN),
     "npu-smi that fails": (smi("exit 1"), UNKNOWN),
     "npu-smi that prints something else": (smi("head -c 4096 /dev/urandom; echo '| 0 910B3'"), UNKNOWN),
@@ -215,20 +222,52 @@ DEVICE_CASES: dict[str, tuple[Callable[[Any], Any], str]] = {
     "driver version that cannot be read": (folder_for_version, "driver version is unknown"),
     "empty driver version": (file(VERSION, "\n"), "driver version is unknown"),
 }
+COUNTED = ("    if len(devices.physical_ids) != wanted:\n", "    if False:\n")
+DEVICE_CHECKS: dict[str, tuple[str, str]] = {
+    # The one check of guard/devices.py that stands against it, and what it is replaced by.
+    "seven of eight": COUNTED,
+    "more": COUNTED,
+    "slices": ("        if identifier >= FIRST_SLICE\n", "        if False\n"),
+    "other chip": ('        ("chip", "chip", devices.chip),\n', ""),
+    "other memory": ('        ("hbmGiB", "hbmGiB", devices.hbm_gib),\n', ""),
+    "other driver": ('        ("driver version", "driverVersion", devices.driver),\n', ""),
+    "other firmware": ('        ("firmware version", "firmwareVersion", devices.firmware),\n', ""),
+    "PCIe between the NPUs": (
+        '        ("link", "link", topology.get("link") if wanted == 1 else devices.link),\n',
+        "",
+    ),
+    "sick": ("    elif wanted:\n", "    elif False:\n"),
+    "no driver version": ('        ("driver version", "driverVersion", devices.driver),\n', ""),
+}
+
+
+def place_with_devices(place: Any, case: str) -> None:
+    place.write_plan(lambda plan: plan.update(topology=WHOLE))
+    place.give_devices(range(2))
+    DEVICE_CASES[case][0](place)
 
 
 @pytest.mark.parametrize("case", DEVICE_CASES)
 def test_device_tree_that_is_not_the_plans_does_not_start(place: Any, case: str) -> None:
-    breaks, words = DEVICE_CASES[case]
-    place.write_plan(lambda plan: plan.update(topology=WHOLE))
-    place.give_devices()
-    breaks(place)
-    refuses(place, words)
+    place_with_devices(place, case)
+    refuses(place, DEVICE_CASES[case][1])
+
+
+@pytest.mark.parametrize("case", DEVICE_CHECKS)
+def test_device_tree_that_is_not_the_plans_serves_where_the_one_check_is_broken(place: Any, case: str) -> None:
+    place_with_devices(place, case)
+    place.break_check("devices", *DEVICE_CHECKS[case])
+    place.lifetime(lambda: serves(place))
+
+
+def serves(place: Any) -> None:
+    """Hold that the probe would take what is attested now."""
+    assert isinstance(read_attested(place.folder / "plan.json", place.folder / "shared"), Attested)
 
 
 def test_driver_version_of_another_user_is_unknown_and_refused(foreign_place: Any) -> None:
     foreign_place.write_plan(lambda plan: plan.update(topology=WHOLE))
-    foreign_place.give_devices()
+    foreign_place.give_devices(range(2))
     (foreign_place.folder / VERSION).chmod(0o400)
     (foreign_place.folder / "log").touch()
     (foreign_place.folder / "log").chmod(0o666)
@@ -239,17 +278,17 @@ def test_driver_version_of_another_user_is_unknown_and_refused(foreign_place: An
 
 def test_whole_device_tree_starts_and_is_attested(place: Any) -> None:
     place.write_plan(lambda plan: plan.update(topology=WHOLE))
-    place.give_devices()
+    place.give_devices(range(2))
     seen = place.lifetime()
     assert seen.identity["hardware"] == {
-        "devices": 8,
+        "devices": 2,
         "chip": "910B3",
         "hbmGiB": 64,
         "driver": "25.5.1",
         "firmware": "7.8.0.6.201",
         "link": "HCCS",
     }
-    assert seen.placement["physicalIds"] == list(range(8))
+    assert seen.placement["physicalIds"] == [0, 1]
     assert seen.placement["busIds"][0] == "0000:C1:00.0"
 
 
