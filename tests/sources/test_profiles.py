@@ -35,7 +35,6 @@ DOCUMENTS = {
     "CANN environment variables, HCCL_ALGO",
     "CANN environment variables, HCCL_DETERMINISTIC",
     "CANN operator library batch_invariant_ops 1.0.0",
-    "CANN, installation guide, file paths",
     "MindSpeed-RL, seed_all",
     "OpenMP 5.2, 21.1",
     "PyTorch, torch.compiler",
@@ -187,6 +186,13 @@ def test_every_attested_symbol_is_defined_or_replaced_by_the_package(name: str) 
         for dotted in filter(None, (symbol.name, symbol.same_as)):
             if dotted.startswith("vllm_ascend.batch_invariant."):
                 assert dotted.rpartition(".")[2] in defined, dotted
+            elif (inner := dotted.partition("._ASCEND_CONFIG."))[1]:
+                path = module.parent.parent / f"{inner[0].replace('.', '/')}.py"
+                configuration = path.read_text(encoding="utf-8")
+                assert "\n_ASCEND_CONFIG: " in configuration, dotted
+                assert f"        self.{inner[2]} = " in configuration, dotted
+            elif dotted == "torch_npu.npu.get_soc_version()":
+                assert dotted in (module.parent / "utils.py").read_text(encoding="utf-8"), dotted
             elif dotted != "torch.are_deterministic_algorithms_enabled()":
                 assert dotted in text, dotted
 
@@ -240,3 +246,15 @@ def test_every_key_of_the_additional_configuration_is_read_by_the_package(name: 
 def test_every_metric_is_one_of_its_vllm(profile: Profile) -> None:
     said = texts(folder_of(profile, "vllm") / "vllm/v1/metrics/loggers.py")
     assert sorted(set(profile.metrics.values()) - said) == []
+
+
+@ASCEND
+def test_toolkit_is_the_one_that_the_package_asks_for(name: str) -> None:
+    profile = PROFILES[name]
+    asked = (folder_of(profile, "vllm-ascend") / "docs/source/installation.md").read_text(encoding="utf-8")
+    assert [*profile.packages["cann"]] == re.findall(r"\| CANN +\| == ([0-9.]+) +\| Required for vllm-ascend", asked)[
+        :1
+    ]
+    # Where the vendor's own report of an environment reads it.
+    collect = (folder_of(profile, "vllm-ascend") / "collect_env.py").read_text(encoding="utf-8")
+    assert "ascend-toolkit/latest/{}-linux/ascend_toolkit_install.info" in collect

@@ -40,3 +40,5 @@ class Attestation(Document):
     """Names of the checks that held, in the order they ran."""
     observed: dict[str, str] | None = None
     """What a process of the engine found: JSON text by configuration path or symbol."""
+    counters: dict[str, dict[str, str]] | None = None
+    """Of the guard: error counters by NPU as npu-smi printed them when the engine started; volatile, never hashed."""

@@ -101,6 +101,8 @@ class Evidence(Document):
     """The first position that differs, counted from the prompt's first token."""
     expected_digests: AnswerDigests | None = None
     observed_digests: AnswerDigests | None = None
+    counters: dict[str, dict[str, str]] | None = None
+    """Error counters by NPU as npu-smi printed them when the engine started: a bad chip or a bad set-up?"""
 
 
 class Report(Document):

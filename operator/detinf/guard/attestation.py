@@ -80,6 +80,7 @@ def write(
     placement: dict[str, Any],
     checks: list[str],
     observed: dict[str, str] | None = None,
+    counters: dict[str, dict[str, str]] | None = None,
 ) -> None:
     """Write the attestation of a process.
 
@@ -92,6 +93,7 @@ def write(
         placement: Tier P.
         checks: names of the checks that held.
         observed: JSON text by configuration path or symbol.
+        counters: error counters by NPU.
 
     Raises:
         RefusedError: where the folder cannot be written.
@@ -111,6 +113,8 @@ def write(
     }
     if observed is not None:
         document["observed"] = observed
+    if counters:
+        document["counters"] = counters
     _put(Path(attestation_path(process, str(shared))), encode(document))
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 import subprocess
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -101,6 +101,19 @@ def read_assignments(path: Path) -> dict[str, str]:
         return parse_assignments(path.read_text(encoding="utf-8", errors="replace"))
     except OSError:
         return {}
+
+
+def cann_version(environment: Mapping[str, str], root: Path = Path("/")) -> str | None:
+    """Return the version of the CANN toolkit that set-up scripts have chosen; None where there is none to be read.
+
+    Args:
+        environment: of the engine, after the scripts.
+        root: where absolute paths begin.
+    """
+    homes = (environment.get(name, "").strip("/") for name in ("ASCEND_TOOLKIT_HOME", "ASCEND_HOME_PATH"))
+    paths = (path for home in homes if home for path in root.glob(f"{home}/*-linux/ascend_toolkit_install.info"))
+    version: str | None = _one({read_assignments(path).get("version") or None for path in paths})
+    return version
 
 
 def _one(values: set[Any]) -> Any:

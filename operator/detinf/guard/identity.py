@@ -95,7 +95,13 @@ def python_version() -> str:
 
 
 def identity(
-    plan: Plan, devices: Devices, *, model_config: str, packages: dict[str, str], files: dict[str, str] | None = None
+    plan: Plan,
+    devices: Devices,
+    *,
+    model_config: str,
+    packages: dict[str, str],
+    files: dict[str, str] | None = None,
+    toolkit: dict[str, str] | None = None,
 ) -> dict[str, Any]:
     """Return Tier N.
 
@@ -105,6 +111,7 @@ def identity(
         model_config: digest of the model's config.json.
         packages: versions by distribution name.
         files: digests by name of the files that the plan lists.
+        toolkit: what else is installed: CANN's version.
     """
     hardware: dict[str, Any] = {
         "devices": len(devices.physical_ids),
@@ -127,7 +134,7 @@ def identity(
         "python": python_version(),
         "modelConfig": model_config,
     }
-    return tier_n | {"files": files} if files else tier_n
+    return tier_n | ({"files": files} if files else {}) | ({"toolkit": toolkit} if toolkit else {})
 
 
 def fingerprint(tier_n: dict[str, Any]) -> str:

@@ -10,7 +10,18 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from detinf.guard import attestation, devices, download, environment, files, identity, manifest, supervise, templates
+from detinf.guard import (
+    attestation,
+    counters,
+    devices,
+    download,
+    environment,
+    files,
+    identity,
+    manifest,
+    supervise,
+    templates,
+)
 from detinf.guard.attestation import GUARD, Start
 from detinf.guard.errors import RefusedError
 from detinf.guard.layout import (
@@ -79,8 +90,10 @@ def read_facts(plan: Plan, places: Places, engine: dict[str, str]) -> Facts:
     vocabulary, model_config = read_vocabulary(folder)
     check_heads(folder, plan.topology["devices"])
     packages = identity.package_versions()
-    identity.check_packages(plan.packages, packages)
-    tier_n = identity.identity(plan, seen, model_config=model_config, packages=packages, files=digests)
+    cann = devices.cann_version(engine, places.root)
+    toolkit = {"cann": cann} if cann else {}
+    identity.check_packages(plan.packages, packages | toolkit)
+    tier_n = identity.identity(plan, seen, model_config=model_config, packages=packages, files=digests, toolkit=toolkit)
     return Facts(vocabulary, tier_n, identity.placement(seen, os.environ.get("NODE_NAME", "")))
 
 
@@ -97,6 +110,7 @@ def attest(plan: Plan, start: Start, after: Facts, shared: Path) -> None:
         identity=after.tier_n,
         vocabulary=after.vocabulary,
         placement=after.placement,
+        counters=counters.read(after.placement["physicalIds"]),
         checks=[
             *("plan", "command", "environment", "devices", "files", "packages"),
             *(["download"] if plan.download else []),

@@ -24,6 +24,8 @@ class Attested:
     special_ids: tuple[int, ...]
     hardware: dict[str, Any] = field(default_factory=dict)
     """What the guard read of the hardware, driver and firmware also where they are no part of the identity."""
+    counters: dict[str, dict[str, str]] | None = None
+    """Error counters by NPU when the engine started."""
 
 
 def read_attested(plan_path: Path, shared: Path) -> Attested | list[str]:
@@ -56,6 +58,7 @@ def read_attested(plan_path: Path, shared: Path) -> Attested | list[str]:
         first.vocabulary.size,
         tuple(first.vocabulary.special_ids),
         {key: first.placement.get(key) for key in ("driver", "firmware")} | dict(first.identity.get("hardware") or {}),
+        first.counters,
     )
 
 

@@ -59,4 +59,5 @@ def confirm(
         sequence_position=len(prompt) + difference.position,
         expected_digests=digests(prompt, asked.expected),
         observed_digests=digests(prompt, outcome.finding.observed),
+        counters=attested.counters,
     )

@@ -19,6 +19,8 @@ NAMES = (re.fullmatch(r"davinci([0-9]+)", path.name) for path in pathlib.Path("/
 IDS = sorted(int(name[1]) for name in NAMES if name)
 LINE = "+---------------------------+---------------+----------------------------------------------------+"
 DOUBLE = LINE.replace("-", "=")
+ONE_NPU = ("board", "health", "ecc", "hccs")
+COUNTERS = ("HBM Single Bit Error Count", "HBM Double Bit Error Count", "HBM Double Bit Aggregate Total Err Cnt")
 
 
 def key(name, value):
@@ -75,12 +77,20 @@ def main(arguments):
             print("\\t%-31d%-31d%-31s%s" % (npu, 1, "-", "Mcu"))
     elif arguments[:1] == ["info"] and options.get("-t") == "topo":
         topology()
-    elif arguments[:1] == ["info"] and options.get("-t") in ("board", "health") and options.get("-i", "").isdigit():
+    elif arguments[:1] == ["info"] and options.get("-t") in ONE_NPU and options.get("-i", "").isdigit():
         npu = int(options["-i"])
         if npu not in IDS:
             print("Invalid NPU ID.")
             return 1
         key("NPU ID", npu)
+        if options["-t"] == "ecc":
+            for name in COUNTERS:
+                print("\\t%-40s : %d" % (name, 0))
+            return 0
+        if options["-t"] == "hccs":
+            links = " ".join("%-20d" % 0 for _ in IDS[1:])
+            print("\\t%-30s : OK\\n\\t%-30s : [%s]" % ("hccs health status", "hccs error count", links))
+            return 0
         if options["-t"] == "health":
             key("Health", FACTS["health"].get(str(npu), "OK"))
             return 0

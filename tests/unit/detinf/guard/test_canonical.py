@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
+import inspect
 import json
 import random
+import typing
+from collections.abc import Iterator
 from pathlib import Path
-from types import SimpleNamespace
+from types import NoneType, SimpleNamespace
 from typing import Any
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from pydantic import BaseModel
 
+from detinf.documents import Plan as PlanDocument
 from detinf.guard import identity as identity_module
 from detinf.guard.canonical import MAX_INTEGER, CanonicalError, digest, encode, hex_of, short
 from detinf.guard.devices import Devices
@@ -130,36 +136,92 @@ def test_float_is_refused_wherever_it_is(value: Any, number: float) -> None:
             encode(holder)
 
 
-PLAN = Plan("sha256:0", {"image": "i", "topology": {"devices": 8}})
-TREE = Devices(tuple(range(8)), "910B3", 64, "25.5.1", "7.8.0.6.201", "HCCS")
+def filled(annotation: Any) -> Any:
+    """Return a value for a field of the plan: every field of it has one, whichever are added later."""
+    origin, inner = (
+        typing.get_origin(annotation),
+        [item for item in typing.get_args(annotation) if item is not NoneType],
+    )
+    if origin is typing.Literal:
+        return inner[0]
+    if origin is list:
+        return [filled(inner[0])]
+    if origin is dict:
+        return {"key": filled(inner[1])}
+    if origin is not None:
+        return filled(inner[0])
+    if issubclass(annotation, BaseModel):
+        fields = annotation.model_fields
+        return {field.alias or name: filled(field.annotation) for name, field in fields.items()}
+    return {str: "text", int: 7, bool: True}[annotation]
 
 
-def made(plan: Plan = PLAN, tree: Devices = TREE, config: str = "sha256:c", **packages: str) -> str:
-    return fingerprint(identity(plan, tree, model_config=config, packages=packages or {"vllm": "0.23.0"}))
+def others(value: Any) -> Iterator[Any]:
+    """Yield the value with one change each: every leaf another, and every key or item left out."""
+    if isinstance(value, dict):
+        for key, item in value.items():
+            yield {name: kept for name, kept in value.items() if name != key}
+            for other in others(item):
+                yield value | {key: other}
+    elif isinstance(value, list):
+        yield value[1:]
+        for other in others(value[0]):
+            yield [other, *value[1:]]
+    elif isinstance(value, bool):
+        yield not value
+    elif isinstance(value, int):
+        yield value + 1
+    else:
+        yield f"{value}!"
 
 
-def test_what_can_change_a_number_changes_the_fingerprint() -> None:
-    others = {
-        made(plan=Plan("sha256:0", {"image": "j", "topology": {"devices": 8}})),
-        made(config="sha256:d"),
-        made(vllm="0.23.1"),
-        *(
-            made(tree=Devices(ids, *values))
-            for ids, values in (
-                (range(7), ("910B3", 64, "25.5.1", "7.8.0.6.201", "HCCS")),
-                (range(8), ("910B4", 64, "25.5.1", "7.8.0.6.201", "HCCS")),
-                (range(8), ("910B3", 32, "25.5.1", "7.8.0.6.201", "HCCS")),
-                (range(8), ("910B3", 64, "25.5.2", "7.8.0.6.201", "HCCS")),
-                (range(8), ("910B3", 64, "25.5.1", "7.8.0.6.202", "HCCS")),
-                (range(8), ("910B3", 64, "25.5.1", "7.8.0.6.201", "SYS")),
-            )
-        ),
-    }
-    assert len(others | {made()}) == 10
+PLAN = Plan("sha256:0", filled(PlanDocument))
+TREE = Devices(tuple(range(8)), "910B3", 64, "25.5.1", "7.8.0.6.201", "HCCS", bus_ids=("0000:C1:00.0",))
+REST = {
+    "model_config": "sha256:c",
+    "packages": {"vllm": "0.23.0", "torch": "2.10.0"},
+    "files": {"kernels": "sha256:f"},
+    "toolkit": {"cann": "9.1.0"},
+}
+
+
+def made(plan: Plan = PLAN, tree: Devices = TREE, **rest: Any) -> str:
+    return fingerprint(identity(plan, tree, **(REST | rest)))
+
+
+def test_every_field_of_the_plan_changes_the_fingerprint() -> None:
+    plans = [document for document in others(PLAN.document) if "topology" in document]  # without it nothing starts
+    assert len(plans) > 80  # two for each field, nested ones included
+    assert len({made(plan=Plan("sha256:0", document)) for document in plans} | {made()}) == len(plans) + 1
+
+
+def test_everything_that_the_guard_reads_beside_the_plan_changes_the_fingerprint() -> None:
+    inputs = set(inspect.signature(identity).parameters) - {"plan", "devices"}
+    assert inputs == set(REST)
+    read = [{name: other} for name, value in REST.items() for other in others(value)]
+    assert len({made(**change) for change in read} | {made()}) == len(read) + 1
+
+
+NEVER_HASHED = {"bus_ids", "unhealthy"}
+"""Of the device tree: where a device is, and that it is sick, whereupon nothing starts."""
+
+
+def test_every_item_of_the_device_tree_is_hashed_or_known_to_be_where_and_not_what() -> None:
+    for item in dataclasses.fields(Devices):
+        value = getattr(TREE, item.name)
+        change = value[1:] if item.name == "physical_ids" else ("other",) if isinstance(value, tuple) else f"{value}!"
+        differs = made(tree=dataclasses.replace(TREE, **{item.name: change})) != made()
+        assert differs == (item.name not in NEVER_HASHED), item.name
+
+
+def test_interpreter_changes_the_fingerprint(monkeypatch: pytest.MonkeyPatch) -> None:
+    before = made()
+    monkeypatch.setattr(identity_module, "python_version", lambda: "3.99")
+    assert made() != before
 
 
 def test_where_it_runs_is_recorded_and_not_hashed() -> None:
-    moved = Devices(tuple(range(8, 16)), "910B3", 64, "25.5.1", "7.8.0.6.201", "HCCS", bus_ids=("x",))
+    moved = dataclasses.replace(TREE, physical_ids=tuple(range(8, 16)), bus_ids=("x",))
     assert made(tree=moved) == made()
     assert placement(moved, "node-b") == {
         "node": "node-b",

@@ -14,7 +14,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from detinf.guard import devices
+from detinf.guard import counters, devices
 from detinf.guard.devices import Devices, check, observe, parse_assignments, parse_info, parse_keys, parse_links
 from detinf.guard.errors import RefusedError
 
@@ -66,6 +66,33 @@ def test_board_gives_its_values() -> None:
     assert (board["Firmware Version"], board["PCIe Bus Info"]) == ("7.8.0.6.201", "0000:C1:00.0")
     assert (board["Subsystem Device ID"], board["Chip Count"]) == ("0x3003", "1")
     assert parse_keys(sample("npu-smi-info-l.txt"))["Total Count"] == "8"
+
+
+def test_error_counters_are_kept_as_they_were_printed_and_nothing_else_is() -> None:
+    assert counters.parse(sample("npu-smi-ecc.txt")) == {
+        "HBM Single Bit Error Count": "0",
+        "HBM Double Bit Error Count": "2",
+        "HBM Single Bit Aggregate Total Err Cnt": "4294967295",
+        "HBM Double Bit Aggregate Total Err Cnt": "0",
+        "HBM Single Bit Isolated Pages Count": "0",
+        "HBM Double Bit Isolated Pages Count": "3",
+        "HBM Single Bit Next-Isolated Pages Count": "0",
+        "HBM Double Bit Next-Isolated Pages Count": "0",
+    }
+    assert counters.parse(sample("npu-smi-hccs.txt")) == {
+        "hccs health status": "OK",
+        "hccs retry count": "0 0 7 0 0 0 0",
+        "hccs error count": "0 0 0 0 0 18446744073709551615 0",
+        "hccs first error lane": "NA",
+    }
+    for name in ("npu-smi-board.txt", "npu-smi-info.txt", "npu-smi-info-l.txt", "npu-smi-topo.txt"):
+        assert counters.parse(sample(name)) == {}
+
+
+def test_npu_that_tells_no_counters_has_none() -> None:
+    answers = {"0": sample("npu-smi-ecc.txt"), "1": "This device does not support querying ecc.", "2": None}
+    found = counters.read([0, 1, 2], lambda arguments: answers[arguments[4]] if "ecc" in arguments else None)
+    assert (len(found["0"]), found["1"], found["2"]) == (8, {}, {})
 
 
 def test_files_of_the_driver_give_their_values() -> None:
@@ -171,6 +198,9 @@ def test_any_output_is_read_or_unknown_and_never_a_crash(text: str) -> None:
         assert all(key and type(key) is type(value) is str for key, value in pairs.items())
     links = parse_links(text)
     assert links is None or all(type(link) is str for link in links)
+    for name, value in counters.parse(text).items():
+        assert "\n" not in name + value
+        assert len(value) <= counters.LONGEST
 
 
 @settings(deadline=None)

@@ -20,7 +20,6 @@ from typing import Any
 
 import pytest
 
-from detinf.engines.catalogue import PROFILES
 from detinf.guard.layout import REFUSED_EXIT_CODE
 from detinf.probe import attested
 from detinf.probe.attested import Attested, present, read_attested
@@ -33,6 +32,7 @@ from published import VLLM_ASCEND, source  # noqa: E402 - found through the line
 ENGINE = Path(__file__).resolve().parent / "engine"
 BI = "vllm_ascend.batch_invariant"
 OPS = "torch.ops.batch_invariant_ops"
+TOOLKIT = "toolkit/aarch64-linux/ascend_toolkit_install.info"
 LIBRARY = "opp/vendors/batch_invariant/op_api/lib/libcust_opapi.so"
 WAIT_SECONDS = 120
 
@@ -50,6 +50,9 @@ ATTESTATION = {
         {"name": "torch_npu.npu_add_rms_norm", "sameAs": f"{BI}.add_rms_norm"},
         {"name": "torch.sum", "sameAs": f"{BI}.reduce_sum"},
         {"name": "torch.are_deterministic_algorithms_enabled()", "values": ["true"]},
+        {"name": "torch_npu.npu.get_soc_version()", "values": ["222", "223"]},
+        {"name": "vllm_ascend.ascend_config._ASCEND_CONFIG.weight_nz_mode", "values": ["0"]},
+        {"name": "vllm_ascend.ascend_config._ASCEND_CONFIG.enable_flashcomm1", "values": ["false"]},
     ],
     "configuration": {
         "cache_config.enable_prefix_caching": "false",
@@ -62,6 +65,7 @@ ATTESTATION = {
         "parallel_config._api_process_count": "1",
         "additional_config.weight_nz_mode": "0",
     },
+    "packages": {"cann": ["9.1.0"]},
     "files": {"batch_invariant_ops": "${ASCEND_OPP_PATH}/vendors/batch_invariant/op_api/lib/libcust_opapi.so"},
     "failureLines": ["Batch-invariant mode requested but", "HCCL_DETERMINISTIC is set to ["],
 }
@@ -163,7 +167,11 @@ def make_stage(place: Any, engine: Path) -> Stage:
     library = place.folder / "root" / LIBRARY
     library.parent.mkdir(parents=True)
     library.write_bytes(b"kernels")
+    toolkit = place.folder / "root" / TOOLKIT
+    toolkit.parent.mkdir(parents=True)
+    toolkit.write_text("package_name=Ascend-cann-toolkit\nversion=9.1.0\n")
     place.environment |= {"PYTHONPATH": str(engine), "ASCEND_OPP_PATH": "/opp", "PYTHONDONTWRITEBYTECODE": "1"}
+    place.environment["ASCEND_TOOLKIT_HOME"] = "/toolkit"
     place.write_launcher(f'exec {sys.executable} {engine}/serve.py "$@"')
     plan = json.loads((place.folder / "plan.json").read_text())
     plan["environment"] = {"set": dict(VARIABLES), "unset": list(UNSET)}
@@ -183,25 +191,6 @@ def test_engine_that_is_as_the_plan_says_serves_attested_by_every_process(stage:
     assert outcome.served
     assert outcome.words == ""
     assert outcome.present == dict.fromkeys(ATTESTATION["processes"], True)
-
-
-def test_another_cann_is_another_fingerprint_and_none_is_refused(stage: Stage) -> None:
-    stage.plan["attestation"]["files"] = {item.name: item.path for item in PROFILES["vllm-ascend-0.23"].files}
-    stage.place.environment["ASCEND_HOME_PATH"] = "/cann"
-    info = stage.folder / "root/cann/aarch64-linux/ascend_toolkit_install.info"
-    info.parent.mkdir(parents=True)
-    fingerprints = set()
-    for version in ("9.1.0", "9.2.0"):
-        info.write_text(f"package_name=Ascend-cann-toolkit\nversion={version}\n")
-        seen = run(stage).attested
-        assert isinstance(seen, Attested), seen
-        fingerprints.add(seen.fingerprint)
-        (stage.folder / "serving").unlink()
-    assert len(fingerprints) == 2
-    info.unlink()
-    outcome = run(stage)
-    assert not outcome.served
-    assert "files: CANN toolkit: no file at /cann/*-linux/ascend_toolkit_install.info" in outcome.words
 
 
 @dataclass(frozen=True)
@@ -233,6 +222,7 @@ NO_LOOKUP = (
 )
 NO_CONFIGURATION = ("inside", "        found += differing\n", "")
 NO_INNER_ENVIRONMENT = ("inside", "        found += environment.problems(self.plan, os.environ)\n", "")
+NO_PACKAGES = ("launch", "    identity.check_packages(plan.packages, packages | toolkit)\n", "")
 NO_ENVIRONMENT = ("environment", "    return found\n\n\ndef contradictions", "    return []\n\n\ndef contradictions")
 
 
@@ -284,6 +274,30 @@ SCENARIOS = (
         "torch_npu.npu_add_rms_norm is not vllm_ascend.batch_invariant.add_rms_norm",
         wrong={"undone_by_warm_up": True},
         broken=(NO_SAME,),
+    ),
+    Scenario(
+        "the worker's device is of another kind",
+        "symbol: torch_npu.npu.get_soc_version() is 250, it must be 222 or 223",
+        wrong={"soc": 250},
+        broken=(NO_SYMBOLS,),
+    ),
+    Scenario(
+        "the engine has switched a collective on that depends on the tokens in a step",
+        "symbol: vllm_ascend.ascend_config._ASCEND_CONFIG.enable_flashcomm1 is true, it must be false",
+        wrong={"flashcomm1": True},
+        broken=(NO_SYMBOLS,),
+    ),
+    Scenario(
+        "the toolkit is of another release",
+        "packages: cann is 8.2.RC1, the profile is for 9.1.0",
+        place=lambda place: (place.folder / "root" / TOOLKIT).write_text("version=8.2.RC1\n"),
+        broken=(NO_PACKAGES,),
+    ),
+    Scenario(
+        "the toolkit does not tell its release",
+        "packages: cann is not installed, the profile is for 9.1.0",
+        place=lambda place: (place.folder / "root" / TOOLKIT).unlink(),
+        broken=(NO_PACKAGES,),
     ),
     Scenario(
         "the switch is 'true' in the container",

@@ -290,6 +290,11 @@ def test_whole_device_tree_starts_and_is_attested(place: Any) -> None:
     }
     assert seen.placement["physicalIds"] == [0, 1]
     assert seen.placement["busIds"][0] == "0000:C1:00.0"
+    assert seen.counters is not None
+    assert sorted(seen.counters) == ["0", "1"]
+    assert seen.counters["0"]["HBM Double Bit Error Count"] == "0"
+    assert seen.counters["1"]["hccs health status"] == "OK"
+    assert "HBM" not in json.dumps(seen.identity)  # what counts on is no identity
 
 
 def test_engine_with_another_environment_than_the_plans_is_ended_and_not_attested(place: Any, tmp_path: Path) -> None:

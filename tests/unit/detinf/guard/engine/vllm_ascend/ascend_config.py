@@ -2,9 +2,13 @@
 
 from types import SimpleNamespace
 
-_CONFIG = SimpleNamespace(weight_nz_mode=1, enable_matmul_allreduce=True)
+from vllm import TEST
+
+_ASCEND_CONFIG = SimpleNamespace(
+    weight_nz_mode=1, enable_matmul_allreduce=True, enable_flashcomm1=TEST.get("flashcomm1", False)
+)
 
 
 def get_ascend_config() -> SimpleNamespace:
     """Return the one configuration."""
-    return _CONFIG
+    return _ASCEND_CONFIG
