@@ -188,7 +188,7 @@ def _wait_for_health(process: subprocess.Popen[bytes], url: str, log: Path) -> N
         except OSError:
             pass
         try:
-            process.wait(0.5)
+            process.wait(0.2)
         except subprocess.TimeoutExpired:
             continue
         break

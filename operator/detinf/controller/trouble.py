@@ -25,6 +25,10 @@ QUIET_REASONS = frozenset({None, "PodInitializing", "ContainerCreating", "CrashL
 CRASHES = 2
 """Restarts in a row of an engine that never became healthy; one alone is a restart, and no trouble yet."""
 MOUNT_EVENTS = frozenset({"FailedMount", "FailedAttachVolume", "FailedMapVolume", "FailedCreatePodSandBox"})
+PASSING_EVENTS = frozenset({"FailedMount", "FailedCreatePodSandBox"})
+"""Also said of a ConfigMap that the kubelet has not seen yet; it tries again after 0.5 s, 1 s, 2 s and so on."""
+LASTING_SECONDS = 5
+"""So long the kubelet's tries must have failed to be a trouble; by the Events' own times: no clock is needed."""
 
 
 @dataclass(frozen=True)
@@ -191,10 +195,17 @@ def _mount(events: Sequence[Manifest]) -> Trouble | None:
     found = sorted((item for item in events if item.get("reason") in MOUNT_EVENTS), key=_when)
     # Every two minutes the kubelet says that it waits for volumes; why it does stands in the others.
     telling = [item for item in found if not _note(item).startswith("Unable to attach or mount")] or found
-    if not telling:
+    if not telling or not _lasts(found):
         return None
     words = _note(telling[-1])
     return Trouble(Reason.MOUNT_FAILED, _with(words, _first(words, MOUNTS)))
+
+
+def _lasts(events: Sequence[Manifest]) -> bool:
+    """Return whether trouble with volumes is more than what passes while a pod starts."""
+    if any(item.get("reason") not in PASSING_EVENTS for item in events):
+        return True
+    return max(map(_when, events)) - min(map(_since, events)) >= LASTING_SECONDS
 
 
 def _note(event: Manifest) -> str:
@@ -210,3 +221,9 @@ def _when(event: Manifest) -> float:
         event["metadata"].get("creationTimestamp"),
     )
     return next((pods.parse_time(str(item)) for item in seen if item), 0.0)
+
+
+def _since(event: Manifest) -> float:
+    """Return when an Event was first seen."""
+    seen = (event.get("deprecatedFirstTimestamp"), event.get("eventTime"), event["metadata"].get("creationTimestamp"))
+    return next((pods.parse_time(str(item)) for item in seen if item), _when(event))

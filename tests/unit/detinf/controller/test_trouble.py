@@ -206,6 +206,32 @@ def test_volume_that_cannot_be_mounted_is_told_by_the_events_of_the_pod() -> Non
     assert "/m is not a directory; make the folder on that node" in found.words
 
 
+CONFIG_MAP = 'MountVolume.SetUp failed for volume "plan" : configmap "a-plan-1" not found'
+
+
+@pytest.mark.parametrize(
+    ("events", "told"),
+    [
+        # As the kubelet's recorder writes them: one Event, whose last time moves.
+        ([("FailedMount", "2026-11-24T10:00:00Z", "2026-11-24T10:00:00Z")], False),
+        ([("FailedMount", "2026-11-24T10:00:00Z", "2026-11-24T10:00:02Z")], False),
+        ([("FailedMount", "2026-11-24T10:00:00Z", "2026-11-24T10:00:08Z")], True),
+        # Two volumes that come late, and two that do not come.
+        ([("FailedMount", f"2026-11-24T10:00:0{at}Z", f"2026-11-24T10:00:0{at + 1}Z") for at in (0, 1)], False),
+        ([("FailedMount", f"2026-11-24T10:00:0{at}Z", f"2026-11-24T10:00:0{at + 1}Z") for at in (0, 6)], True),
+        # Said once, by a controller that does not say it again.
+        ([("FailedAttachVolume", "2026-11-24T10:00:00Z", "2026-11-24T10:00:00Z")], True),
+    ],
+)
+def test_volume_that_is_late_is_no_trouble_until_it_has_failed_for_some_seconds(
+    events: list[tuple[str, str, str]], told: bool
+) -> None:
+    listed = [event(reason, CONFIG_MAP, last) | {"deprecatedFirstTimestamp": first} for reason, first, last in events]
+    found = pod_trouble(pod(waiting("PodInitializing")), listed)
+    assert (found is not None) == told
+    assert found is None or found.reason is Reason.MOUNT_FAILED
+
+
 def test_old_trouble_with_volumes_is_forgotten_when_a_container_has_begun() -> None:
     begun = pod({"name": "guard-install", "state": {"terminated": {"exitCode": 0}}})
     assert not waits_for_containers(begun)
