@@ -1,8 +1,9 @@
-"""Attestations: what a process saw to be true for one boot. Written whole by rename, or not at all."""
+"""Attestations: what a process saw to be true for one boot. Written whole and once, or not at all."""
 
 from __future__ import annotations
 
 import json
+import os
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -29,13 +30,18 @@ class Start:
 
 
 def _put(target: Path, data: bytes) -> None:
-    draft = target.with_suffix(".draft")
+    """Make a file, whole before anybody can see it, and once: a link, unlike a rename, takes no other's place."""
+    draft = target.with_suffix(f".{os.getpid()}.draft")
     try:
         draft.write_bytes(data)
         draft.chmod(0o644)
-        draft.replace(target)
+        os.link(draft, target)
+    except FileExistsError:
+        raise RefusedError(f"process: there is {target.name} already; the plan has one of each process") from None
     except OSError as error:
         raise RefusedError(f"attestation: {target}: {error.strerror}; mount a writable emptyDir there") from error
+    finally:
+        draft.unlink(missing_ok=True)
 
 
 def forget(shared: Path) -> None:

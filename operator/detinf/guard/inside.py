@@ -24,7 +24,7 @@ from detinf.guard import attestation, environment, identity
 from detinf.guard.errors import RefusedError
 from detinf.guard.expectations import check_configuration, check_symbols, value_at
 from detinf.guard.imports import after_import
-from detinf.guard.layout import PLAN_VARIABLE, SHARED_VARIABLE, attestation_path
+from detinf.guard.layout import PLAN_VARIABLE, SHARED_VARIABLE
 from detinf.guard.plan import Plan, read_plan
 
 ASYNC_LLM = "vllm.v1.engine.async_llm"
@@ -123,8 +123,6 @@ class Insider:
         found = list(problems or [])
         if process not in self.plan.processes:
             found.append(f"process: {process} is not in the plan, which has {', '.join(self.plan.processes)}")
-        if Path(attestation_path(process, str(self.shared))).exists():
-            found.append(f"process: there are two of {process}; the plan has one")
         found += environment.problems(self.plan, os.environ)
         differing, effective = check_configuration(self.plan.configuration, configuration)
         found += differing
@@ -138,16 +136,19 @@ class Insider:
         if found:
             self.refuse(process, found)
         seen = self.start.identity | {"packages": identity.package_versions(), "python": identity.python_version()}
-        attestation.write(
-            self.start,
-            process,
-            self.shared,
-            identity=seen,
-            vocabulary=self.start.vocabulary,
-            placement=self.start.placement,
-            checks=["environment", "configuration", "vocabulary", *([check] if check else [])],
-            observed=effective | (observed or {}),
-        )
+        try:
+            attestation.write(
+                self.start,
+                process,
+                self.shared,
+                identity=seen,
+                vocabulary=self.start.vocabulary,
+                placement=self.start.placement,
+                checks=["environment", "configuration", "vocabulary", *([check] if check else [])],
+                observed=effective | (observed or {}),
+            )
+        except RefusedError as error:  # there is another of this process, or no room
+            self.refuse(process, [str(error)])
 
     def refuse(self, process: str, problems: list[str]) -> None:
         """Leave the reason for the guard, and end this process' start.

@@ -35,7 +35,7 @@ ENGINE_PORT = 8000
 PROBE_PORT = 9400
 
 ATTESTATION_PREFIX = "attestation-"
-"""``<SHARED_DIR>/attestation-<process>.json``, written whole by rename; the guard's is ``attestation-guard.json``."""
+"""``<SHARED_DIR>/attestation-<process>.json``, written whole and once; the guard's is ``attestation-guard.json``."""
 
 BOOT_VARIABLE = "DETINF_BOOT"
 """The boot nonce, in the environment of every engine process."""

@@ -240,6 +240,10 @@ def without_log(plan: dict[str, Any]) -> None:
     plan["attestation"]["failureLines"] = []
 
 
+def without_workers(plan: dict[str, Any]) -> None:
+    plan["attestation"]["processes"] = ["guard", "api-server", "engine-core"]
+
+
 SCENARIOS = (
     Scenario(
         "the op library is missing from the image",
@@ -368,6 +372,14 @@ SCENARIOS = (
     configured("the weights are quantised", "model_config.quantization", "ascend", '"ascend"'),
     configured("tokens are drafted", "speculative_config", {"method": "ngram"}, '{"method": "ngram"}'),
     configured("there are two API servers", "parallel_config._api_process_count", 2, "2"),
+    Scenario(
+        # Of which each would write the one step trace.
+        "there are two engine cores",
+        "engine-core: process: there is attestation-engine-core.json already; the plan has one of each process",
+        wrong={"cores": 2},
+        plan=without_workers,
+        broken=(("attestation", "        os.link(draft, target)\n", "        draft.replace(target)\n"),),
+    ),
     Scenario(
         "the KV cache is too small for every request at its full length",
         "engine-core: kv-cache: 120 tokens in 15 blocks, 128 are needed",

@@ -3,6 +3,7 @@
 import multiprocessing
 from typing import Any
 
+from vllm import TEST
 from vllm.v1.engine.core import run_engine_core
 
 
@@ -13,11 +14,14 @@ class AsyncLLM:
         """Start the engine core and wait for it."""
         self.vllm_config = vllm_config
         spawn = multiprocessing.get_context("spawn")
-        ours, theirs = spawn.Pipe()
-        self.core = spawn.Process(target=run_engine_core, args=(vllm_config, theirs))
-        self.core.start()
-        theirs.close()
-        try:
-            ours.recv()
-        except EOFError as error:
-            raise RuntimeError("Engine core initialization failed. See root cause above.") from error
+        for _ in range(TEST.get("cores", 1)):
+            ours, theirs = spawn.Pipe()
+            self.core = spawn.Process(target=run_engine_core, args=(vllm_config, theirs))
+            self.core.start()
+            theirs.close()
+            try:
+                ours.recv()
+            except EOFError as error:
+                for other in multiprocessing.active_children():
+                    other.terminate()
+                raise RuntimeError("Engine core initialization failed. See root cause above.") from error

