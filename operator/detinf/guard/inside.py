@@ -22,7 +22,7 @@ from typing import Any
 
 from detinf.guard import attestation, environment, identity
 from detinf.guard.errors import RefusedError
-from detinf.guard.expectations import check_configuration, check_symbols, value_at
+from detinf.guard.expectations import check_configuration, check_symbols, json_text, value_at
 from detinf.guard.imports import after_import
 from detinf.guard.layout import PLAN_VARIABLE, SHARED_VARIABLE
 from detinf.guard.plan import Plan, read_plan
@@ -99,7 +99,9 @@ class Insider:
             f"{limits.max_num_seqs} requests at full length, and preemption is not covered by batch invariance; lower "
             "spec.engine.maxNumSeqs or spec.model.maxModelLen"
         )
-        self.attest(ENGINE_CORE, scheduler.vllm_config, [problem] if tokens < needed else [], "kv-cache")
+        observed = {"cache_config.num_gpu_blocks": json_text(cache.num_gpu_blocks)}
+        problems = [problem] if tokens < needed else []
+        self.attest(ENGINE_CORE, scheduler.vllm_config, problems, "kv-cache", observed=observed)
 
     def worker(self, worker: Any) -> None:
         """Attest as a worker."""

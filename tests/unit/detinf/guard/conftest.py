@@ -230,6 +230,28 @@ def make_place(folder: Path, python: str = sys.executable) -> Place:
     return made
 
 
+def find_python(version: str) -> str | None:
+    """Return an interpreter of a version: this one, pyenv's, or one on PATH."""
+    if version == f"{sys.version_info[0]}.{sys.version_info[1]}":
+        return sys.executable
+    candidates = sorted(Path.home().glob(f".pyenv/versions/{version}.*/bin/python"))
+    named = shutil.which(f"python{version}")
+    return str(candidates[-1]) if candidates else named if named and ".pyenv/shims" not in named else None
+
+
+@pytest.fixture(scope="session")
+def interpreter() -> Callable[[str], str]:
+    """Find the interpreter of a version, or say that nothing was tested on it."""
+
+    def found(version: str) -> str:
+        path = find_python(version)
+        if path is None:
+            pytest.skip(f"NOT TESTED: guard and plug-in on Python {version}, which is not installed here")
+        return path
+
+    return found
+
+
 @pytest.fixture(scope="session")
 def new_place() -> Callable[[Path], Place]:
     """Make folders in which everything verifies, for what several tests share."""

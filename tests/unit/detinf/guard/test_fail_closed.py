@@ -186,11 +186,37 @@ def stage(place: Any, engine: Path) -> Stage:
 
 
 def test_engine_that_is_as_the_plan_says_serves_attested_by_every_process(stage: Stage) -> None:
-    outcome = run(stage)
+    observed: dict[str, dict[str, str]] = {}
+
+    def note(stage: Stage) -> None:
+        for process in ATTESTATION["processes"]:
+            path = stage.folder / "shared" / f"attestation-{process}.json"
+            observed[process] = json.loads(path.read_bytes()).get("observed")
+
+    outcome = run(stage, note)
+    assert observed["engine-core"]["cache_config.num_gpu_blocks"] == "16"
+    assert observed["worker-1"] == observed["worker-0"]
+    assert observed["worker-0"]["torch_npu.npu.get_soc_version()"] == "223"
     assert isinstance(outcome.attested, Attested), outcome
     assert outcome.served
     assert outcome.words == ""
     assert outcome.present == dict.fromkeys(ATTESTATION["processes"], True)
+
+
+@pytest.mark.parametrize("version", ["3.10", "3.12", "3.13"])
+def test_guard_and_plugin_attest_on_every_python_that_an_engine_may_have(
+    stage: Stage, interpreter: Callable[[str], str], version: str
+) -> None:
+    stage.place.python = interpreter(version)
+    stage.place.write_launcher(f'exec {stage.place.python} -S {stage.environment["PYTHONPATH"]}/serve.py "$@"')
+    seen: list[str] = []
+
+    def note(stage: Stage) -> None:
+        paths = (stage.folder / "shared").glob("attestation-*.json")
+        seen.extend(json.loads(path.read_bytes())["identity"]["python"] for path in paths)
+
+    assert isinstance(run(stage, note).attested, Attested)
+    assert seen == [version] * len(ATTESTATION["processes"])
 
 
 @dataclass(frozen=True)
