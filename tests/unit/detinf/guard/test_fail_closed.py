@@ -20,9 +20,12 @@ from typing import Any
 
 import pytest
 
+from detinf.documents import PodIdentity
 from detinf.guard.layout import REFUSED_EXIT_CODE
 from detinf.probe import attested
+from detinf.probe.app import Probe
 from detinf.probe.attested import Attested, present, read_attested
+from detinf.probe.readiness import Files, GatePass, not_ready, write_pass
 
 ROOT = Path(__file__).resolve().parents[4]
 sys.path.insert(0, str(ROOT / "tools"))
@@ -568,6 +571,36 @@ def test_set_that_is_not_complete_and_right_is_not_attested_unless_the_one_check
     assert (list(present(plan, shared).values()).count(False) == 1) == (check is not NOT_ALIKE)
     monkeypatch.setattr(attested, *check)
     assert isinstance(read_attested(plan, shared), Attested)
+
+
+def test_probe_says_everywhere_what_of_the_set_is_missing(whole: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "pod"
+    shutil.copytree(whole, folder)
+    for name in ("state", "podinfo"):
+        (folder / name).mkdir()
+    files = Files(folder / "plan.json", folder / "shared", folder / "state", folder / "podinfo")
+    pod = PodIdentity(namespace="n", name="a-0-0", uid="u")
+    probe = Probe(files=files, settings=folder, delivery=folder, engine_url="http://127.0.0.1:1", pod=pod)
+    found = read_attested(files.plan, files.shared)
+    assert isinstance(found, Attested)
+    assert not_ready(files) == [f"boot {found.boot} has not passed the gate"]
+    write_pass(files.state, GatePass("f" * 32, found.plan_digest, found.fingerprint, OTHER))
+    assert not_ready(files) == [f"boot {found.boot} has not passed the gate"]
+    write_pass(files.state, GatePass(found.boot, found.plan_digest, OTHER, OTHER))
+    assert not_ready(files) == ["the gate was passed under another fingerprint or plan"]
+    write_pass(files.state, GatePass(found.boot, found.plan_digest, found.fingerprint, OTHER))
+    assert not_ready(files) == []
+    assert probe.report().ready
+    assert b'detinf_probe_attested{process="worker-1"} 1.0' in probe.metrics(0)
+    path_of(folder, "worker-1").unlink()  # the pass of the gate is still there
+    (reason,) = not_ready(files)
+    assert reason.startswith("no attestation of worker-1 yet")
+    report = probe.report()
+    assert (report.ready, report.reasons) == (False, [reason])
+    page = probe.metrics(0).decode()
+    assert 'detinf_probe_attested{process="worker-1"} 0.0' in page
+    shown = [line for line in page.splitlines() if line.startswith("detinf_probe_attested{")]
+    assert sorted(line.rpartition(" ")[2] for line in shown) == ["0.0", *["1.0"] * (len(ATTESTATION["processes"]) - 1)]
 
 
 def test_engine_that_was_started_around_the_guard_is_not_attested(stage: Stage) -> None:
