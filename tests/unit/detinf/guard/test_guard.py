@@ -268,6 +268,46 @@ def test_device_tree_that_changes_during_the_start_is_attested_as_another(place:
     assert seen.fingerprint != seen.expected_fingerprint
 
 
+SET_ENV = """\
+echo "said by a script"
+export ATB_MATMUL_SHUFFLE_K_ENABLE=1
+export LD_LIBRARY_PATH=/nnal/atb/lib:${LD_LIBRARY_PATH}
+export LINES_OF_TWO=$'one\\ntwo'
+unset GOES_AWAY
+exit_code_of_the_last_line_does_not_matter() { return 1; }
+exit_code_of_the_last_line_does_not_matter
+"""
+
+
+def test_setup_scripts_are_sourced_in_order_and_the_plans_values_come_after_them(place: Any) -> None:
+    toolkit, atb = place.folder / "toolkit.sh", place.folder / "set_env.sh"
+    toolkit.write_text("export LD_LIBRARY_PATH=/toolkit/lib ASCEND_TOOLKIT_HOME=/toolkit\n")
+    atb.write_text(SET_ENV)
+
+    def planned(plan: dict[str, Any]) -> None:
+        plan["environment"]["scripts"] = [str(toolkit), str(atb)]
+        plan["environment"]["set"]["ATB_MATMUL_SHUFFLE_K_ENABLE"] = "0"
+
+    place.write_plan(planned)
+    place.environment |= {"GOES_AWAY": "1", "STAYS": "1"}
+    with place.started() as process:
+        seen = place.wait_for_engine(process)["env"]
+    assert seen["ATB_MATMUL_SHUFFLE_K_ENABLE"] == "0"
+    assert seen["LD_LIBRARY_PATH"] == "/nnal/atb/lib:/toolkit/lib"
+    assert seen["LINES_OF_TWO"] == "one\ntwo"
+    assert "GOES_AWAY" not in seen
+    assert seen["STAYS"] == "1"
+    # Without that order the script's value stands, and is refused.
+    place.break_check(
+        "environment", "sourced(plan.scripts, environment) | plan.variables", "sourced(plan.scripts, environment)"
+    )
+    (place.folder / "ran").unlink()
+    done = place.run()
+    assert done.returncode == REFUSED_EXIT_CODE
+    assert "ATB_MATMUL_SHUFFLE_K_ENABLE is '1', the plan says '0'" in done.stderr
+    assert not place.engine_ran
+
+
 def test_engine_imports_the_middleware_and_keeps_its_own_path(place: Any) -> None:
     place.environment |= {"TEST_MODE": "middleware", "PYTHONPATH": "/somebody/elses"}
     with place.started() as process:

@@ -55,6 +55,22 @@ def planned_variable(name: str, value: str) -> Callable[[Any], Any]:
     return planned(lambda plan: plan["environment"]["set"].update({name: value}))
 
 
+def script(text: str) -> Callable[[Any], Any]:
+    """Return what gives the plan a set-up script."""
+
+    def sourced(place: Any) -> None:
+        path = place.folder / "set_env.sh"
+        path.write_text(text)
+        place.write_plan(lambda plan: plan["environment"].update(scripts=[str(path)]))
+
+    return sourced
+
+
+def hanging_script(place: Any) -> None:
+    script("exec sleep 600\n")(place)
+    place.break_check("scripts", "SECONDS = 120\n", "SECONDS = 1\n")
+
+
 def no_shared(place: Any) -> None:
     shutil.rmtree(place.folder / "shared")
 
@@ -106,6 +122,16 @@ CASES: dict[str, tuple[Callable[[Any], Any], str]] = {
     "variable of many lines": (variable("VLLM_BATCH_INVARIANT", "0\n1"), r"is '0\\n1', the plan says '1'"),
     "variable that must be unset": (variable("HCCL_ALGO", "ring"), "HCCL_ALGO is 'ring', the plan says unset"),
     "variable that must be unset is empty": (variable("HCCL_ALGO", ""), "HCCL_ALGO is '', the plan says unset"),
+    "missing set-up script": (
+        planned(lambda plan: plan["environment"].update(scripts=["/nowhere/set_env.sh"])),
+        "scripts: /nowhere/set_env.sh is missing or unreadable; use an image that has the toolkit",
+    ),
+    "set-up script that ends the shell": (script("echo no toolkit >&2; exit 3\n"), "ended with 3: no toolkit; mend"),
+    "set-up script that hangs": (hanging_script, "scripts: bash: .*timed out"),
+    "set-up script that sets what must be unset": (
+        script("export HCCL_ALGO=level0:NA\n"),
+        "HCCL_ALGO is 'level0:NA', the plan says unset",
+    ),
     "no model folder": (lambda place: shutil.rmtree(place.folder / "root/models/m"), "config.json: No such file"),
     "no config": (lambda place: (place.folder / CONFIG).unlink(), "config.json: No such file.*spec.model.source"),
     "torn config": (file(CONFIG, "{"), "config.json is no JSON"),
