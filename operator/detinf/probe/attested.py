@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from detinf.documents import Attestation, DocumentError, Plan
-from detinf.guard.canonical import digest_bytes
+from detinf.guard.canonical import CanonicalError, digest_bytes
+from detinf.guard.identity import fingerprint
 from detinf.guard.layout import attestation_path
 
 
@@ -49,6 +50,7 @@ def read_attested(plan_path: Path, shared: Path) -> Attested | list[str]:
     if problems:
         return problems
     first = found[0]
+    hardware = first.identity.get("hardware")
     return Attested(
         first.boot,
         first.boot_started_unix_ms,
@@ -57,7 +59,8 @@ def read_attested(plan_path: Path, shared: Path) -> Attested | list[str]:
         first.fingerprint,
         first.vocabulary.size,
         tuple(first.vocabulary.special_ids),
-        {key: first.placement.get(key) for key in ("driver", "firmware")} | dict(first.identity.get("hardware") or {}),
+        {key: first.placement.get(key) for key in ("driver", "firmware")}
+        | (hardware if isinstance(hardware, dict) else {}),
         first.counters,
     )
 
@@ -92,6 +95,8 @@ def _problems(attestation: Attestation, first: Attestation, plan_digest: str) ->
     """Return what is wrong with one attestation; ``first`` is one of its set."""
     name = attestation.process
     problems = []
+    if (own := _own_fingerprint(attestation)) != attestation.fingerprint:
+        problems.append(f"attestation of {name}: fingerprint {attestation.fingerprint} is not its identity's, {own}")
     if attestation.plan_digest != plan_digest:
         problems.append(f"attestation of {name}: it is for plan {attestation.plan_digest}, ours is {plan_digest}")
     expected = attestation.expected_fingerprint
@@ -105,6 +110,14 @@ def _problems(attestation: Attestation, first: Attestation, plan_digest: str) ->
     if attestation.boot != first.boot:
         problems.append(f"attestation of {name}: boot {attestation.boot} is not {first.boot}")
     return problems
+
+
+def _own_fingerprint(attestation: Attestation) -> str:
+    """Return the fingerprint of an attestation's identity: the probe hashes the same bytes, and believes no word."""
+    try:
+        return fingerprint(attestation.identity)
+    except CanonicalError as error:
+        return f"none ({error})"
 
 
 def _changed(expected: dict[str, Any], seen: dict[str, Any]) -> list[str]:

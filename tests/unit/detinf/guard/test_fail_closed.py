@@ -19,6 +19,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from detinf.documents import PodIdentity
 from detinf.guard.layout import REFUSED_EXIT_CODE
@@ -527,6 +529,18 @@ SETS: tuple[tuple[str, Callable[[Path], Any], str, tuple[str, Any]], ...] = (
         NO_PROBLEMS,
     ),
     (
+        "of an identity that its fingerprint is not of",
+        rewrite("api-server", lambda document: document["identity"].update(python="2.7")),
+        "is not its identity's",
+        NO_PROBLEMS,
+    ),
+    (
+        "of an identity that no fingerprint can be of",
+        rewrite("api-server", lambda document: document["identity"].update(python=3.11)),
+        "is not its identity's, none ($.python: 3.11 is a float",
+        NO_PROBLEMS,
+    ),
+    (
         "of a rank that found something else than its peers",
         rewrite("worker-1", lambda document: document["observed"].update({"torch.sum": "1"})),
         "attestation of worker-1: torch.sum is 1, worker-0 has",
@@ -571,6 +585,42 @@ def test_set_that_is_not_complete_and_right_is_not_attested_unless_the_one_check
     assert (list(present(plan, shared).values()).count(False) == 1) == (check is not NOT_ALIKE)
     monkeypatch.setattr(attested, *check)
     assert isinstance(read_attested(plan, shared), Attested)
+
+
+ANY_JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.text(max_size=5) | st.floats(),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=3),
+)
+
+
+@settings(deadline=None, max_examples=200, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.data())
+def test_damaged_attestation_is_told_and_never_a_crash(whole: Path, tmp_path: Path, data: st.DataObject) -> None:
+    folder = tmp_path / "pod"
+    if not folder.exists():
+        shutil.copytree(whole, folder)
+    process = data.draw(st.sampled_from(ATTESTATION["processes"]))
+    before = path_of(whole, process).read_bytes()
+    if data.draw(st.booleans()):
+        document = json.loads(before)
+        holder = document
+        key = data.draw(st.sampled_from(sorted(holder)))
+        if key == "identity" and data.draw(st.booleans()):
+            holder = holder["identity"]
+            key = data.draw(st.sampled_from(sorted(holder)))
+        holder[key] = data.draw(ANY_JSON)
+        damaged = json.dumps(document).encode()
+    else:
+        start = data.draw(st.integers(0, len(before)))
+        damaged = (
+            before[:start] + data.draw(st.binary(max_size=5)) + before[data.draw(st.integers(start, len(before))) :]
+        )
+    path_of(folder, process).write_bytes(damaged)
+    seen = read_attested(folder / "plan.json", folder / "shared")
+    there = present(folder / "plan.json", folder / "shared")
+    path_of(folder, process).write_bytes(before)
+    assert isinstance(seen, Attested) or all(seen), seen
+    assert set(there) == set(ATTESTATION["processes"])
 
 
 def test_probe_says_everywhere_what_of_the_set_is_missing(whole: Path, tmp_path: Path) -> None:
