@@ -7,8 +7,9 @@ import hashlib
 import inspect
 import json
 import random
+import subprocess
 import typing
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import NoneType, SimpleNamespace
 from typing import Any
@@ -257,3 +258,42 @@ def test_instruction_sets_are_those_that_choose_a_kernel(tmp_path: Path, text: s
     (tmp_path / "cpuinfo").write_text(text)
     assert instruction_sets(tmp_path / "cpuinfo") == found
     assert instruction_sets(tmp_path / "missing") == []
+
+
+@pytest.mark.parametrize("version", ["3.10", "3.11", "3.12", "3.13"])
+def test_versions_are_those_of_the_distributions_that_would_be_imported(
+    tmp_path: Path, interpreter: Callable[[str], str], version: str
+) -> None:
+    for folder, file, name, installed in (
+        ("first", "torch_npu-2.10.0.dist-info/METADATA", "torch_npu", "2.10.0"),
+        ("first", "Vllm-0.32.0+cpu.dist-info/METADATA", "vllm", "0.32.0+cpu"),
+        ("first", "vllm_ascend.egg-info/PKG-INFO", "vllm_ascend", "0.23.0"),  # editable, as in the vendor's image
+        ("first", "other-1.dist-info/METADATA", "other", "1"),
+        ("second", "vllm-0.1.dist-info/METADATA", "vllm", "0.1"),
+    ):
+        path = tmp_path / folder / file
+        path.parent.mkdir(parents=True)
+        path.write_text(f"Metadata-Version: 2.1\nName: {name}\nVersion: {installed}\n")
+    code = (
+        "import json, sys; sys.path[:0] = sys.argv[1:4]\n"
+        "from detinf.guard.identity import package_versions\n"
+        "print(json.dumps(package_versions()))\n"
+    )
+    operator = Path(identity_module.__file__).parents[2]
+    done = subprocess.run(
+        [
+            interpreter(version),
+            "-I",
+            "-S",
+            "-c",
+            code,
+            str(operator),
+            str(tmp_path / "first"),
+            str(tmp_path / "second"),
+        ],
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=60,
+    )
+    assert json.loads(done.stdout) == {"torch_npu": "2.10.0", "vllm": "0.32.0+cpu", "vllm_ascend": "0.23.0"}
