@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 from dataclasses import asdict, dataclass
@@ -41,7 +42,8 @@ def _put(target: Path, data: bytes) -> None:
     except OSError as error:
         raise RefusedError(f"attestation: {target}: {error.strerror}; mount a writable emptyDir there") from error
     finally:
-        draft.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):  # what went wrong has been told
+            draft.unlink()
 
 
 def forget(shared: Path) -> None:
