@@ -36,6 +36,7 @@ WIDTH = 256
 TOKENS = 24
 PAIRS = 16
 STEPS_ALONE = 3000
+EMPTYING_BYTES = 32 << 20
 PLUGIN = ROOT / "benchmarks" / "step_trace_plugin"
 
 
@@ -111,34 +112,47 @@ def figures(steps: Path, ratios: list[float]) -> dict[str, object]:
 
 
 def alone() -> dict[str, object]:
-    """Return the microseconds that the recorder takes for a step of 256 decodes, of which so many are our own."""
-    taken = {}
+    """Return the microseconds that the recorder takes for a step of 256 decodes, of which so many are our own.
+
+    Once in a tight loop, and once with the processor's caches emptied before each step, as a forward pass does.
+    """
+    return {
+        "microseconds a step, the recorder alone": {
+            f"{own} of {WIDTH} our own{after}": round(statistics.median(_steps_alone(own, emptied=emptied)), 1)
+            for after, emptied in (("", False), (", caches emptied", True))
+            for own in (16, WIDTH)
+        }
+    }
+
+
+def _steps_alone(own: int, *, emptied: bool) -> list[float]:
+    ids = [f"cmpl-{own_id(bytes(8), number)}-0-0a1b2c3d" for number in range(own)]
+    ids += [f"cmpl-{number:032x}-0-0a1b2c3d" for number in range(WIDTH - own)]
+    request = SimpleNamespace(num_tokens=8, num_computed_tokens=8, num_preemptions=0)
+    scheduler = SimpleNamespace(requests=dict.fromkeys(ids, request), waiting=())
+
+    def step(new: list[str]) -> SimpleNamespace:
+        return SimpleNamespace(
+            num_scheduled_tokens=dict.fromkeys(ids, 1),
+            total_num_scheduled_tokens=WIDTH,
+            scheduled_new_reqs=[SimpleNamespace(req_id=item, num_computed_tokens=0) for item in new],
+            scheduled_cached_reqs=SimpleNamespace(req_ids=[] if new else list(ids), resumed_req_ids=()),
+            finished_req_ids=(),
+        )
+
+    weights, copied = bytearray(EMPTYING_BYTES), bytearray(EMPTYING_BYTES)
+    times = []
     with tempfile.TemporaryDirectory(prefix="detinf-step-trace-") as name:
-        for own in (16, WIDTH):
-            recorder = Recorder(TraceWriter(Path(name) / "trace.ring", serve.BOOT))
-            ids = [f"cmpl-{own_id(bytes(8), number)}-0-0a1b2c3d" for number in range(own)]
-            ids += [f"cmpl-{number:032x}-0-0a1b2c3d" for number in range(WIDTH - own)]
-            request = SimpleNamespace(num_tokens=8, num_computed_tokens=8, num_preemptions=0)
-            scheduler = SimpleNamespace(requests=dict.fromkeys(ids, request), waiting=())
-
-            def step(new: list[str], ids: list[str] = ids) -> SimpleNamespace:
-                return SimpleNamespace(
-                    num_scheduled_tokens=dict.fromkeys(ids, 1),
-                    total_num_scheduled_tokens=WIDTH,
-                    scheduled_new_reqs=[SimpleNamespace(req_id=item, num_computed_tokens=0) for item in new],
-                    scheduled_cached_reqs=SimpleNamespace(resumed_req_ids=()),
-                    finished_req_ids=(),
-                )
-
-            recorder.record(scheduler, step(ids))
-            times = []
-            for _ in range(STEPS_ALONE):
-                output = step([])
-                began = time.perf_counter_ns()
-                recorder.record(scheduler, output)
-                times.append((time.perf_counter_ns() - began) / 1000)
-            taken[f"{own} of {WIDTH} our own"] = round(statistics.median(times), 1)
-    return {"microseconds a step, the recorder alone": taken}
+        recorder = Recorder(TraceWriter(Path(name) / "trace.ring", serve.BOOT))
+        recorder.record(scheduler, step(ids))
+        for _ in range(STEPS_ALONE // 10 if emptied else STEPS_ALONE):
+            if emptied:
+                copied[:] = weights
+            output = step([])
+            began = time.perf_counter_ns()
+            recorder.record(scheduler, output)
+            times.append((time.perf_counter_ns() - began) / 1000)
+    return times
 
 
 def main() -> int:

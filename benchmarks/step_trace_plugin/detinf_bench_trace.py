@@ -29,7 +29,7 @@ def register() -> None:
                 # What it missed must not be carried along.
                 self.recorder.own.clear()
                 self.recorder.reading.clear()
-                self.recorder.same = None
+                self.recorder.decoded = None
             return
         began = time.perf_counter_ns()
         original(self, scheduler, output)

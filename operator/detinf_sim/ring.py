@@ -2,10 +2,24 @@
 
 from __future__ import annotations
 
+import functools
 from pathlib import Path
 
-from detinf.guard.trace import CAPACITY, OWN, TraceWriter, own_of, parts_of
+from detinf.guard.trace import CAPACITY, Own, TraceWriter, own_of, parts_of
 from detinf_sim.scheduler import StepRecord
+
+_known = functools.lru_cache(maxsize=4096)(own_of)
+"""A request's id is looked at in each of its steps."""
+
+
+def own_in(record: StepRecord) -> list[Own]:
+    """Return the requests of our own in a step, as the trace has them."""
+    each = zip(record.requests, record.counts, record.computed, record.prefilling, strict=True)
+    return [
+        Own(*found, prefilling, count, computed if prefilling else 0)
+        for identifier, count, computed, prefilling in each
+        if (found := _known(identifier))
+    ]
 
 
 class Ring:
@@ -17,12 +31,6 @@ class Ring:
 
     def record(self, record: StepRecord) -> None:
         """Write one step."""
-        each = zip(record.requests, record.counts, record.computed, record.prefilling, strict=True)
-        own = [
-            OWN.pack(*found, prefilling, count, computed if prefilling else 0)
-            for identifier, count, computed, prefilling in each
-            if (found := own_of(identifier))
-        ]
         self.writer.write(
             tokens=record.tokens,
             width=record.width,
@@ -30,5 +38,5 @@ class Ring:
             waiting=record.waiting,
             preemptions=record.preemptions,
             cached_tokens=record.cached_tokens,
-            own=parts_of(own),
+            own=parts_of(own_in(record)),
         )

@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
 from detinf.documents import Reference
-from detinf.guard.trace import Own, Step, own_id, own_of
+from detinf.guard.trace import Step, own_id
 from detinf.probe.client import EngineClient, read_answer
 from detinf.probe.engine import EngineIdentity, Look, Outcome
 from detinf.probe.metrics import Snapshot, parse_metrics
@@ -26,6 +26,7 @@ from detinf_sim import metrics
 from detinf_sim.answers import choice
 from detinf_sim.behaviours import BEHAVIOURS
 from detinf_sim.requests import Completion, parse
+from detinf_sim.ring import own_in
 from detinf_sim.scheduler import Emission, Request, SimEngine, StepRecord
 
 T = TypeVar("T")
@@ -378,19 +379,8 @@ def prompts_of(vocabulary_size: int) -> list[list[int]]:
     ]
 
 
-@functools.lru_cache(maxsize=4096)
-def _own(identifier: str) -> tuple[bytes, int] | None:
-    return None if identifier.startswith("tenant") else own_of(identifier)
-
-
 def step_of(record: StepRecord) -> Step:
     """Return a step as the trace's reader gives it."""
-    each = zip(record.requests, record.counts, record.computed, record.prefilling, strict=True)
-    own = tuple(
-        Own(*found, prefilling, count, computed if prefilling else 0)
-        for identifier, count, computed, prefilling in each
-        if (found := _own(identifier))
-    )
     return Step(
         record.step,
         int(record.time * 1e9),
@@ -399,9 +389,9 @@ def step_of(record: StepRecord) -> Step:
         record.prefills,
         record.decodes,
         record.waiting,
-        getattr(record, "preemptions", 0),
-        getattr(record, "cached_tokens", 0),
-        own,
+        record.preemptions,
+        record.cached_tokens,
+        tuple(own_in(record)),
     )
 
 

@@ -18,13 +18,18 @@ from pathlib import Path
 from typing import Any
 
 from detinf.guard.layout import BOOT_VARIABLE, TRACE_VARIABLE
-from detinf.guard.trace import OWN, Part, TraceWriter, own_of, parts_of
+from detinf.guard.trace import Own, Part, TraceWriter, own_of, parts_of
 
 SCHEDULER_MODULE = "vllm.v1.core.sched.scheduler"
 
 
 class Recorder:
-    """Turns what a scheduler says into records. It costs a look at new requests, at prefills and at our own, only."""
+    """Turns what a scheduler says into records.
+
+    Nearly every step holds what the one before held, one token of each request: then the lists of requests are
+    compared, which hold the same objects, and what was made ready for the step before is written again. The forward
+    pass has emptied the processor's caches by then, so that the cost is in how much memory is looked at.
+    """
 
     def __init__(self, writer: TraceWriter) -> None:
         """Start with no requests known."""
@@ -34,39 +39,24 @@ class Recorder:
         self.reading: dict[str, int] = {}
         """Requests that are reading, and how many tokens each has to read."""
         self.preempted = 0
-        self.same: dict[str, int] | None = None
-        """What the last step held, if it was one token of each."""
+        self.decoded: list[str] | None = None
+        """Requests of the last step, if it was one token of each."""
         self.parts: list[Part] = []
 
     def record(self, scheduler: Any, output: Any) -> None:
         """Record one step."""
         scheduled: dict[str, int] = output.num_scheduled_tokens
-        requests = scheduler.requests
-        for identifier in output.finished_req_ids:
-            self.own.pop(identifier, None)
-            self.reading.pop(identifier, None)
-        cached = self._admit(requests, output)
-        if not scheduled:
-            return
-        prefills = {identifier for identifier in self.reading if identifier in scheduled}
-        for identifier in prefills:
-            if requests[identifier].num_computed_tokens >= self.reading[identifier]:
-                del self.reading[identifier]
-        only_decodes = not prefills and output.total_num_scheduled_tokens == len(scheduled)
-        if not (only_decodes and scheduled == self.same):
-            # Nearly every step holds what the one before held, one token of each: then its parts are ready.
-            self.parts = parts_of(
-                [
-                    self._entry(requests[identifier], own, tokens, prefill=identifier in prefills)
-                    for identifier, own in self.own.items()
-                    if (tokens := scheduled.get(identifier))
-                ]
-            )
-            self.same = dict(scheduled) if only_decodes else None
+        tokens, width, prefills, cached = output.total_num_scheduled_tokens, len(scheduled), 0, 0
+        decoded = self._decoded(output, tokens, width)
+        if decoded is None or decoded != self.decoded:
+            prefills, cached = self._look(scheduler.requests, output)
+            if not scheduled:
+                return
+            self.decoded = decoded
         self.writer.write(
-            tokens=output.total_num_scheduled_tokens,
-            width=len(scheduled),
-            prefills=len(prefills),
+            tokens=tokens,
+            width=width,
+            prefills=prefills,
             waiting=len(scheduler.waiting),
             preemptions=self.preempted,
             cached_tokens=cached,
@@ -74,9 +64,32 @@ class Recorder:
         )
         self.preempted = 0
 
-    @staticmethod
-    def _entry(request: Any, own: tuple[bytes, int], tokens: int, *, prefill: bool) -> bytes:
-        return OWN.pack(own[0], own[1], prefill, tokens, request.num_computed_tokens - tokens if prefill else 0)
+    def _decoded(self, output: Any, tokens: int, width: int) -> list[str] | None:
+        """Return the requests of a step of nothing but one token of each, which nobody joined or left; else None."""
+        cached = output.scheduled_cached_reqs
+        listed: list[str] = cached.req_ids
+        changed = output.scheduled_new_reqs or cached.resumed_req_ids or output.finished_req_ids or self.reading
+        return None if changed or not tokens == width == len(listed) else listed
+
+    def _look(self, requests: Any, output: Any) -> tuple[int, int]:
+        """Make a step's parts ready; return how many of its requests read, and how many of their tokens were cached."""
+        for identifier in output.finished_req_ids:
+            self.own.pop(identifier, None)
+            self.reading.pop(identifier, None)
+        cached = self._admit(requests, output)
+        scheduled: dict[str, int] = output.num_scheduled_tokens
+        prefills = {identifier for identifier in self.reading if identifier in scheduled}
+        for identifier in prefills:
+            if requests[identifier].num_computed_tokens >= self.reading[identifier]:
+                del self.reading[identifier]
+        own = []
+        for identifier, (cohort, number) in self.own.items():
+            if count := scheduled.get(identifier):
+                prefill = identifier in prefills
+                computed = requests[identifier].num_computed_tokens - count if prefill else 0
+                own.append(Own(cohort, number, prefill, count, computed))
+        self.parts = parts_of(own)
+        return len(prefills), cached
 
     def _admit(self, requests: Any, output: Any) -> int:
         """Take note of the requests that begin to read; return how many tokens of new ones were cached."""

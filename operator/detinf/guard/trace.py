@@ -3,10 +3,11 @@
 One process writes it, from the scheduler; the probe reads it (``detinf.probe.trace``). It is the ground truth of what
 ran together (witness W0): metrics and timing can only suggest it.
 
-A file is one header page and ``capacity`` slots of ``RECORD_BYTES``. A step takes one slot, and more where it holds
-more than ``OWN_PER_RECORD`` requests of our own. A slot carries the number of its record, which says whether it was
-overwritten, and a checksum, which says whether it was written whole: the file is shared between processes without a
-lock, and machines with weak memory order (aarch64) may show the bytes of a record in any order.
+A file is one header page and ``capacity`` slots of ``RECORD_BYTES``. Requests of our own are written in runs: those of
+one cohort with consecutive numbers that a step treats alike, such as all its decodes, are one entry. So a step takes
+one slot, and more only where it holds more than ``RUNS_PER_RECORD`` of them. A slot carries the number of its record,
+which says whether it was overwritten, and a checksum, which says whether it was written whole: the file is shared
+between processes without a lock, and machines with weak memory order (aarch64) may show a record's bytes in any order.
 
 Requests of our own are those whose id holds ``detinf-<16 hex digits>-<number>``: the probe sends that as X-Request-Id,
 and vLLM's ids keep it (``cmpl-<id>-<place in a list of prompts>-<8 hex>``, measured on 0.32). The prompts of a list
@@ -22,11 +23,12 @@ import struct
 import sys
 import time
 import zlib
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
-MAGIC = b"DETINFT1"
+MAGIC = b"DETINFT2"
 HEADER = struct.Struct("<8sIIIIQ32s")
 """magic, record bytes, capacity, process id, reserved, start on CLOCK_MONOTONIC in ns, boot."""
 COUNT_OFFSET = 128
@@ -37,11 +39,12 @@ COUNT_BITS = 48
 HEADER_BYTES = 4096
 HEAD = struct.Struct("<QQQIIIIIIIHHHH")
 RECORD = struct.Struct(HEAD.format + "I")
-"""index, step, CLOCK_MONOTONIC ns, tokens, width, prefills, decodes, waiting, preemptions, cached tokens, part, own in
-this record, own in the step, reserved, checksum of all before and of the own entries."""
-OWN = struct.Struct("<8sHHII")
-"""cohort, number, 1 for a prefill, tokens scheduled, tokens computed before (of a prefill; 0 for a decode)."""
-OWN_PER_RECORD = 48
+"""index, step, CLOCK_MONOTONIC ns, tokens, width, prefills, decodes, waiting, preemptions, cached tokens, part, runs in
+this record, runs in the step, reserved, checksum of all before and of the runs."""
+RUN = struct.Struct("<8sHHHHII")
+"""cohort, first number, how many numbers from it on, 1 for prefills, reserved, and of each: tokens scheduled, tokens
+computed before (of a prefill; 0 for a decode)."""
+RUNS_PER_RECORD = 40
 RECORD_BYTES = 1024
 CAPACITY = 8192
 MOST_OWN = 1024
@@ -50,8 +53,7 @@ MOST_OWN = 1024
 OWN_ID = re.compile(r"detinf-([0-9a-f]{16})-([0-9]{1,4})(?:-([0-9]{1,4}))?(?![0-9a-f])")
 
 
-@dataclass(frozen=True)
-class Own:
+class Own(NamedTuple):
     """One request of our own in one step."""
 
     cohort: bytes
@@ -96,28 +98,47 @@ def own_id(cohort: bytes, number: int) -> str:
     return f"detinf-{cohort.hex()}-{number}"
 
 
-def checksum(head: bytes, own: bytes) -> int:
-    """Return the checksum of a record: of its own entries, and of its head without the checksum."""
-    return zlib.crc32(head[:-4], zlib.crc32(own))
+def checksum(head: bytes, runs: bytes) -> int:
+    """Return the checksum of a record: of its runs, and of its head without the checksum."""
+    return zlib.crc32(head[:-4], zlib.crc32(runs))
 
 
 @dataclass(frozen=True)
 class Part:
-    """The own entries of one record, made ready; a step that holds the same as the one before it has the same parts."""
+    """The runs of one record, made ready; a step that holds the same as the one before it has the same parts."""
 
-    entries: bytes
+    runs: bytes
     count: int
+    in_step: int
+    """Runs of all the step's parts."""
     checksum: int
 
 
-def parts_of(entries: Sequence[bytes]) -> list[Part]:
-    """Return the parts of a step: at least one, and no more than ``MOST_OWN`` entries."""
+def parts_of(own: Iterable[Own]) -> list[Part]:
+    """Return the parts of a step: at least one, and no more than ``MOST_OWN`` requests."""
+    runs: list[bytes] = []
+    alike: tuple[bytes, bool, int, int] | None = None
+    first = length = 0
+    for cohort, number, prefill, tokens, computed in sorted(own)[:MOST_OWN]:
+        if number == first + length and (cohort, prefill, tokens, computed) == alike:
+            length += 1
+            continue
+        if alike:
+            runs.append(_run(alike, first, length))
+        alike, first, length = (cohort, prefill, tokens, computed), number, 1
+    if alike:
+        runs.append(_run(alike, first, length))
     parts = []
-    for start in range(0, max(1, min(len(entries), MOST_OWN)), OWN_PER_RECORD):
-        listed = entries[start : min(start + OWN_PER_RECORD, MOST_OWN)]
+    for start in range(0, max(1, len(runs)), RUNS_PER_RECORD):
+        listed = runs[start : start + RUNS_PER_RECORD]
         joined = b"".join(listed)
-        parts.append(Part(joined, len(listed), zlib.crc32(joined)))
+        parts.append(Part(joined, len(listed), len(runs), zlib.crc32(joined)))
     return parts
+
+
+def _run(alike: tuple[bytes, bool, int, int], first: int, length: int) -> bytes:
+    cohort, prefill, tokens, computed = alike
+    return RUN.pack(cohort, first, length, prefill, 0, tokens, computed)
 
 
 def count_word(records: int) -> int:
@@ -152,7 +173,8 @@ class TraceWriter:
         try:
             os.fchmod(descriptor, 0o644)  # whatever the umask: the probe is another user
             os.posix_fallocate(descriptor, 0, size)
-            self._map = mmap.mmap(descriptor, size)
+            # Every page is made now: the first store into one would cost its step some microseconds.
+            self._map = mmap.mmap(descriptor, size, flags=mmap.MAP_SHARED | getattr(mmap, "MAP_POPULATE", 0))
         except BaseException:
             draft.unlink()
             raise
@@ -181,12 +203,13 @@ class TraceWriter:
         """Write one step; ``own`` are its parts, one at least."""
         self.steps += 1
         now = time.monotonic_ns() if monotonic_ns is None else monotonic_ns
-        step = (self.steps, now, tokens, width, prefills, width - prefills, waiting, preemptions, cached_tokens)
-        count = sum(part.count for part in own)
         for number, part in enumerate(own):
-            head = HEAD.pack(self.records, *step, number, part.count, count, 0)
+            head = HEAD.pack(
+                *(self.records, self.steps, now, tokens, width, prefills, width - prefills, waiting, preemptions),
+                *(cached_tokens, number, part.count, part.in_step, 0),
+            )
             offset = HEADER_BYTES + self.records % self.capacity * RECORD_BYTES
-            whole = head + zlib.crc32(head, part.checksum).to_bytes(4, "little") + part.entries
+            whole = head + zlib.crc32(head, part.checksum).to_bytes(4, "little") + part.runs
             self._map[offset : offset + len(whole)] = whole
             self.records += 1
         self._count[0] = count_word(self.records)

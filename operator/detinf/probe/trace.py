@@ -10,6 +10,7 @@ from __future__ import annotations
 import itertools
 import os
 import stat
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -19,10 +20,10 @@ from detinf.guard.trace import (
     HEADER_BYTES,
     MAGIC,
     MOST_OWN,
-    OWN,
-    OWN_PER_RECORD,
     RECORD,
     RECORD_BYTES,
+    RUN,
+    RUNS_PER_RECORD,
     Own,
     Step,
     checksum,
@@ -31,6 +32,8 @@ from detinf.guard.trace import (
 
 MOST_RECORDS = 65_536
 """Capacity of a file that is read at all."""
+MOST_OWN_READ = 65_536
+"""Requests of our own in all steps of a window at most: a file may claim more of them than there is memory for."""
 READINGS = 3
 """How often the count of records is read until it is whole; it is stored at once, so that once is enough."""
 
@@ -73,7 +76,7 @@ class Trace:
             if written is None or written < position:
                 return None
             first = max(position, written - capacity)
-            records = [_record(descriptor, capacity, index) for index in range(first, written)]
+            records = _records(descriptor, capacity, range(first, written))
         finally:
             os.close(descriptor)
         steps = _steps([record for record in records if record is not None])
@@ -122,27 +125,41 @@ class _Record:
 
     step: Step
     part: int
-    own_in_step: int
+    runs: int
+    runs_in_step: int
 
 
-def _record(descriptor: int, capacity: int, index: int) -> _Record | None:
-    """Return the record of an index; None where the slot does not hold it, whole."""
+def _records(descriptor: int, capacity: int, indices: Iterable[int]) -> list[_Record | None]:
+    found: list[_Record | None] = []
+    room = MOST_OWN_READ
+    for index in indices:
+        record = _record(descriptor, capacity, index, min(room, MOST_OWN))
+        found.append(record)
+        room -= len(record.step.own) if record else 0
+    return found
+
+
+def _record(descriptor: int, capacity: int, index: int, most_own: int) -> _Record | None:
+    """Return the record of an index; None where the slot does not hold it, whole, or it has more of our own."""
     data = os.pread(descriptor, RECORD_BYTES, HEADER_BYTES + index % capacity * RECORD_BYTES)
     if len(data) < RECORD.size:
         return None
     head = data[: RECORD.size]
     (of_index, step, when, tokens, width, prefills, decodes, waiting, preemptions, cached, *rest) = RECORD.unpack(head)
-    part, count, own_in_step, _reserved, stored = rest
-    entries = data[RECORD.size : RECORD.size + count * OWN.size]
-    if of_index != index or count > OWN_PER_RECORD or stored != checksum(head, entries):
+    part, count, in_step, _reserved, stored = rest
+    entries = data[RECORD.size : RECORD.size + count * RUN.size]
+    if of_index != index or count > RUNS_PER_RECORD or stored != checksum(head, entries):
+        return None
+    runs = list(RUN.iter_unpack(entries))
+    if sum(length for _, _, length, *_ in runs) > most_own:
         return None
     own = tuple(
         Own(cohort, number, bool(prefill), scheduled, computed)
-        for cohort, number, prefill, scheduled, computed in OWN.iter_unpack(entries)
+        for cohort, first, length, prefill, _, scheduled, computed in runs
+        for number in range(first, first + length)
     )
-    return _Record(
-        Step(step, when, tokens, width, prefills, decodes, waiting, preemptions, cached, own), part, own_in_step
-    )
+    found = Step(step, when, tokens, width, prefills, decodes, waiting, preemptions, cached, own)
+    return _Record(found, part, count, in_step)
 
 
 def _steps(records: list[_Record]) -> list[Step]:
@@ -152,10 +169,10 @@ def _steps(records: list[_Record]) -> list[Step]:
     missing = 0
     for record in records:
         if record.part == 0:
-            open_step, missing = record.step, min(record.own_in_step, MOST_OWN) - len(record.step.own)
+            open_step, missing = record.step, record.runs_in_step - record.runs
         elif open_step is not None and record.step.step == open_step.step:
-            joined = open_step.own + record.step.own
-            open_step, missing = replace(open_step, own=joined), missing - len(record.step.own)
+            open_step = replace(open_step, own=open_step.own + record.step.own)
+            missing -= record.runs
         else:
             open_step = None
         if open_step is not None and missing <= 0:

@@ -57,7 +57,9 @@ class Scheduler:
             num_scheduled_tokens=tokens,
             total_num_scheduled_tokens=sum(tokens.values()),
             scheduled_new_reqs=began,
-            scheduled_cached_reqs=SimpleNamespace(resumed_req_ids=set(resumed)),
+            scheduled_cached_reqs=SimpleNamespace(
+                req_ids=[name for name in tokens if name not in new], resumed_req_ids=set(resumed)
+            ),
             finished_req_ids=set(),
         )
 
@@ -110,6 +112,21 @@ def test_chunked_prompt_is_a_prefill_until_it_is_read_and_then_a_decode(
         (3, False, 1, 0),
     ]
     assert second.own[0].cohort == third.own[0].cohort == COHORT
+
+
+def test_last_chunk_of_one_token_is_no_decode_and_the_step_after_it_is_no_prefill(
+    scheduler: Scheduler, steps: Callable[[], tuple[Step, ...]]
+) -> None:
+    scheduler.requests = {OWN: Request(5)}
+    for tokens, new in (({OWN: 4}, (OWN,)), ({OWN: 1}, ()), ({OWN: 1}, ()), ({OWN: 1}, ())):
+        scheduler.plan = lambda tokens=tokens, new=new: scheduler.step(tokens, new=new)
+        scheduler.schedule()
+    assert [(step.prefills, step.own[0].prefill, step.own[0].computed) for step in steps()] == [
+        (1, True, 0),
+        (1, True, 4),
+        (0, False, 0),
+        (0, False, 0),
+    ]
 
 
 def test_step_that_schedules_nothing_is_not_recorded(
@@ -226,3 +243,55 @@ def test_steps_that_hold_the_same_are_written_alike_until_one_holds_another(
         [(3, False, 1), (4, False, 1)],
         [(4, False, 1)],
     ]
+
+
+def test_steps_of_as_many_but_other_requests_are_told_apart(
+    scheduler: Scheduler, steps: Callable[[], tuple[Step, ...]]
+) -> None:
+    """As with pipeline parallelism, where two halves of the running requests take turns."""
+    names = [f"cmpl-{own_id(COHORT, number)}-0-00000000" for number in range(4)]
+    scheduler.requests = {name: Request(1) for name in names}
+    scheduler.plan = lambda: scheduler.step(dict.fromkeys(names, 1), new=tuple(names))
+    scheduler.schedule()
+    for turn in range(4):
+        half = names[:2] if turn % 2 else names[2:]
+        scheduler.plan = lambda half=half: scheduler.step(dict.fromkeys(half, 1))
+        scheduler.schedule()
+    assert [[own.number for own in step.own] for step in steps()] == [[0, 1, 2, 3], [2, 3], [0, 1], [2, 3], [0, 1]]
+
+
+def test_request_that_waits_preempted_or_leaves_is_in_no_step_meanwhile(
+    scheduler: Scheduler, steps: Callable[[], tuple[Step, ...]]
+) -> None:
+    other = f"cmpl-{own_id(COHORT, 4)}-0-00000000"
+    scheduler.requests = {OWN: Request(2), other: Request(2)}
+    for tokens, more in (
+        ({OWN: 2, other: 2}, {"new": (OWN, other)}),
+        ({OWN: 1, other: 1}, {}),
+        ({OWN: 1}, {}),  # the other one was put back
+        ({OWN: 1}, {}),
+        ({OWN: 1, other: 3}, {"resumed": (other,)}),
+        ({OWN: 1, other: 1}, {}),
+    ):
+        if other not in tokens:
+            scheduler.requests[other].num_computed_tokens = 0
+        if more.get("resumed"):
+            scheduler.requests[other].num_tokens = 3
+        scheduler.plan = lambda tokens=tokens, more=more: scheduler.step(dict(tokens), **more)
+        scheduler.schedule()
+    for finished in (set(), {other}):  # put back once more, and then its client left
+        left = scheduler.step({OWN: 1})
+        left.finished_req_ids = finished
+        scheduler.plan = lambda left=left: left
+        scheduler.schedule()
+    assert [[(own.number, own.prefill, own.tokens) for own in step.own] for step in steps()] == [
+        [(3, True, 2), (4, True, 2)],
+        [(3, False, 1), (4, False, 1)],
+        [(3, False, 1)],
+        [(3, False, 1)],
+        [(3, False, 1), (4, True, 3)],
+        [(3, False, 1), (4, False, 1)],
+        [(3, False, 1)],
+        [(3, False, 1)],
+    ]
+    assert list(type(scheduler).schedule.detinf_watch.recorder.own) == [OWN]  # type: ignore[attr-defined]

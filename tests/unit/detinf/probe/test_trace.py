@@ -16,10 +16,14 @@ from detinf.guard.trace import (
     COUNT_OFFSET,
     HEADER,
     HEADER_BYTES,
-    OWN,
-    OWN_PER_RECORD,
+    MOST_OWN,
+    RECORD,
     RECORD_BYTES,
+    RUN,
+    RUNS_PER_RECORD,
+    Own,
     TraceWriter,
+    checksum,
     count_word,
     own_id,
     own_of,
@@ -32,7 +36,7 @@ COHORT = b"cohort-1"
 
 
 def write(writer: TraceWriter, own: int = 0, **values: int) -> None:
-    entries = [OWN.pack(COHORT, number, 0, 1, 10 + number) for number in range(own)]
+    entries = [Own(COHORT, number, False, 1, 10 + number) for number in range(own)]  # no two of them are alike
     known = {"tokens": 8, "width": 8, "prefills": 2, "waiting": 3, "preemptions": 1, "cached_tokens": 7}
     writer.write(**(known | values), own=parts_of(entries))
 
@@ -72,7 +76,7 @@ def test_steps_are_read_as_they_were_written(path: Path) -> None:
     assert [step.step for step in window_of(path, position).steps] == [2]
 
 
-@pytest.mark.parametrize("own", [OWN_PER_RECORD, OWN_PER_RECORD + 1, 3 * OWN_PER_RECORD + 5])
+@pytest.mark.parametrize("own", [RUNS_PER_RECORD, RUNS_PER_RECORD + 1, 3 * RUNS_PER_RECORD + 5])
 def test_step_with_more_of_our_own_than_a_record_holds_is_read_whole(path: Path, own: int) -> None:
     writer = TraceWriter(path, BOOT)
     write(writer, own=own)
@@ -80,6 +84,57 @@ def test_step_with_more_of_our_own_than_a_record_holds_is_read_whole(path: Path,
     window = window_of(path)
     assert window.complete
     assert [[item.number for item in step.own] for step in window.steps] == [list(range(own)), [0]]
+
+
+@given(
+    st.lists(
+        st.builds(
+            Own,
+            st.sampled_from([COHORT, b"cohort-2"]),
+            st.integers(0, 60),
+            st.booleans(),
+            st.integers(1, 2),
+            st.sampled_from([0, 0, 7]),
+        ),
+        max_size=200,
+    )
+)
+def test_requests_of_a_step_are_read_as_they_were_written_whatever_they_are_like(
+    tmp_path_factory: pytest.TempPathFactory, own: list[Own]
+) -> None:
+    path = tmp_path_factory.mktemp("ring") / "trace.ring"
+    writer = TraceWriter(path, BOOT, capacity=64)
+    writer.write(tokens=1, width=1, prefills=0, waiting=0, preemptions=0, cached_tokens=0, own=parts_of(own))
+    window = window_of(path)
+    assert window.complete
+    assert list(window.steps[0].own) == sorted(own)
+
+
+def test_a_full_step_of_requests_that_are_alike_is_one_record(path: Path) -> None:
+    writer = TraceWriter(path, BOOT)
+    parts = parts_of(Own(COHORT, number, False, 1, 0) for number in range(MOST_OWN + 1))
+    writer.write(tokens=1, width=1, prefills=0, waiting=0, preemptions=0, cached_tokens=0, own=parts)
+    assert Trace(path, BOOT).position() == 1
+    assert [item.number for item in window_of(path).steps[0].own] == list(range(MOST_OWN))
+
+
+def test_file_that_claims_more_requests_than_can_be_is_a_gap(path: Path) -> None:
+    """The same few bytes, over and over, would otherwise become more requests than there is memory for."""
+    writer = TraceWriter(path, BOOT, capacity=256)
+    parts = parts_of(Own(COHORT, number, False, 1, 0) for number in range(MOST_OWN))
+    for _ in range(256):
+        writer.write(tokens=1, width=1, prefills=0, waiting=0, preemptions=0, cached_tokens=0, own=parts)
+    window = window_of(path)
+    assert not window.complete
+    assert sum(len(step.own) for step in window.steps) == 64 * MOST_OWN
+    data = bytearray(path.read_bytes())
+    lie = RUN.pack(COHORT, 0, MOST_OWN + 1, 0, 0, 1, 0)
+    start = HEADER_BYTES + RECORD.size
+    data[start : start + RUN.size] = lie
+    head = bytes(data[HEADER_BYTES : HEADER_BYTES + RECORD.size])
+    data[start - 4 : start] = checksum(head, lie).to_bytes(4, "little")
+    path.write_bytes(data)
+    assert window_of(path).steps[0].step == 2
 
 
 def test_overwritten_steps_leave_a_gap_that_is_told(path: Path) -> None:
@@ -107,7 +162,7 @@ def test_record_that_was_not_written_whole_is_left_out_and_told(path: Path) -> N
 
 def test_step_whose_second_part_is_missing_is_left_out_and_told(path: Path) -> None:
     writer = TraceWriter(path, BOOT)
-    write(writer, own=OWN_PER_RECORD + 1)
+    write(writer, own=RUNS_PER_RECORD + 1)
     write(writer)
     data = bytearray(path.read_bytes())
     data[HEADER_BYTES + RECORD_BYTES] ^= 1
@@ -210,10 +265,10 @@ def test_any_bytes_give_steps_that_were_written_or_a_gap(
 def test_reader_beside_a_writer_sees_no_step_that_was_not_written(path: Path) -> None:
     """A process writes as fast as it can, through many turns of a small ring, while we read."""
     code = (
-        "import sys\nfrom pathlib import Path\nfrom detinf.guard.trace import OWN, TraceWriter, parts_of\n"
+        "import sys\nfrom pathlib import Path\nfrom detinf.guard.trace import Own, TraceWriter, parts_of\n"
         f"writer = TraceWriter(Path(sys.argv[1]), {BOOT!r}, capacity=64)\nprint('started', flush=True)\n"
         "for number in range(1, 200_001):\n"
-        "    own = [OWN.pack(b'cohort-1', number % 7, 0, 1, number)] * (number % 5)\n"
+        "    own = [Own(b'cohort-1', number % 7, False, 1, number)] * (number % 5)\n"
         "    rest = dict(prefills=0, waiting=0, preemptions=0, cached_tokens=0)\n"
         "    writer.write(tokens=number, width=number % 5, own=parts_of(own), **rest)\n"
     )
