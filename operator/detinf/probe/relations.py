@@ -102,10 +102,12 @@ class Prober:
         wanted, cohort = len(references), secrets.token_bytes(8)
         run = await self._together(references, plug_tokens, cohort)
         first, last = run.metrics
-        missing, ran = Reason.NOT_BATCHED, None
+        missing, ran, as_wanted = Reason.NOT_BATCHED, None, True
         if run.window is not None:
-            proven, witness = traced_width(run.window, cohort, tokens=run.tokens, wanted=wanted)
-            ran = f"width={witness.width}" if witness.width > 1 else None
+            as_wanted, witness = traced_width(run.window, cohort, tokens=run.tokens, wanted=wanted)
+            # Where it was narrower than wanted it was compared all the same: it counts as what it was.
+            proven = witness.width > 1
+            ran = f"width={witness.width}" if proven else None
         elif first is not None and last is not None:
             prompts = tuple(len(reference.prompt_ids) for reference in references)
             sent = Sent(prompts, tuple(run.tokens), plugs=(self._plug(plug_tokens),))
@@ -113,9 +115,7 @@ class Prober:
         else:
             witness = Witness(kind="None", width=1, detail="/metrics does not have vllm:iteration_tokens_total")
             proven, missing = False, Reason.METRICS_MISSING
-        if witness.kind == "W0" and ran is not None:
-            proven = True  # not at the width that was wanted, but it was compared: it counts as what it was
-        proof = Proof(proven, ran, witness, missing)
+        proof = Proof(proven, ran, witness, missing, as_wanted=as_wanted)
         return [self._disturbed("S03", f"width={wanted}", references, expected, run, proof)]
 
     async def launch(
@@ -183,11 +183,13 @@ class Prober:
             missing=proof.missing,
             engine_changed=run.changed,
         )
-        # A difference needs no witness: where only a part was proven it is booked under what was asked for.
-        known = outcome.verdict is Verdict.PASS or (outcome.verdict is Verdict.FAIL and proof.witness.kind == "W0")
+        # A difference needs no witness: where only a part of what was wanted took place, or was proven, it is booked
+        # under what was asked for. There peers have a verdict, too; under what ran by accident they have none.
+        traced = proof.witness.kind == "W0" and proof.as_wanted
+        known = outcome.verdict is Verdict.PASS or (outcome.verdict is Verdict.FAIL and traced)
         if proof.condition is not None and known:
             outcome = replace(outcome, condition=proof.condition)
-        return outcome
+        return replace(outcome, as_wanted=proof.as_wanted)
 
 
 def _held(reference: Reference, first: Outcome, second: Outcome) -> Asked:

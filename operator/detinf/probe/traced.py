@@ -24,6 +24,8 @@ class Proof:
     """The condition that really ran, where something is proven."""
     witness: Witness
     missing: Reason = Reason.NOT_BATCHED
+    as_wanted: bool = True
+    """Whether the disturbance was at least the one that was asked for."""
 
 
 def _nothing(detail: str, missing: Reason = Reason.NOT_BATCHED) -> Proof:

@@ -54,7 +54,7 @@ class Round:
     witness: Witness
     finding: Finding | None = None
     as_wanted: bool = True
-    """Whether the disturbance was the one that was asked for; else the condition says what it was."""
+    """Whether the disturbance was at least the one that was asked for; else a PASS is one of what took place."""
 
 
 def judge(
