@@ -1,63 +1,194 @@
-"""The gate's checks on an engine that cannot do what the gate wants of it."""
+"""The gate's checks, one by one: what it wants of an engine, and what it makes of one that cannot do that."""
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 from collections.abc import AsyncIterator
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+from virtual_engine import VirtualEngine, drive
 
-from detinf.documents import Plan, PodIdentity, ProbeSettings, Verdict
+from detinf.api.types import Promise
+from detinf.documents import Plan, PodIdentity, ProbeSettings, Reference, Verdict
 from detinf.probe.attested import Attested
 from detinf.probe.client import EngineClient
 from detinf.probe.delivery import Delivery
-from detinf.probe.exported import Exported
+from detinf.probe.digests import digest48, digests
+from detinf.probe.disturbances import disturbances
+from detinf.probe.exported import MOST_ANSWERS, Exported
 from detinf.probe.lifetime import Lifetime
 from detinf.probe.observation import Observation
+from detinf.probe.readiness import GatePass, write_pass
 from detinf.probe.reasons import Reason
 from detinf.probe.references import propose
+from detinf.probe.relations import IDLE_PLUG_TOKENS, Prober
 from detinf.probe.trace import Trace
 from detinf_sim.limits import Limits
 from detinf_sim.model import HashModel
-from detinf_sim.server import Settings, running_server
+from detinf_sim.scheduler import SimEngine
+from detinf_sim.server import Server, Settings, running_server
 
 BOOT = "b" * 32
 DOCUMENTS = Path(__file__).resolve().parents[1] / "fixtures" / "documents"
-WIDTH = 8
+CONTEXT = 4096
 
 
-@pytest.fixture
-async def lifetime(tmp_path: Path) -> AsyncIterator[Lifetime]:
-    """A lifetime whose gate wants a width of 8, of an engine that runs at most 4 requests together."""
+@dataclass
+class Gated:
+    """A lifetime before its gate, and the engine that it is of."""
+
+    lifetime: Lifetime
+    server: Server
+    items: list[Reference]
+    expected: dict[str, Observation]
+
+    def cells(self, verdict: Verdict) -> set[tuple[str, str]]:
+        """Return the cells whose last round had a verdict."""
+        return {
+            (cell.relation, cell.condition) for cell in self.lifetime.books.ledger.listed() if cell.verdict is verdict
+        }
+
+    def shown(self) -> dict[str, float]:
+        """Return the digests that the metrics page shows, by reference."""
+        (family,) = self.lifetime.exported.answers.collect()
+        assert {sample.labels["fingerprint"] for sample in family.samples} == {"fingerprint"}
+        return {sample.labels["reference"]: sample.value for sample in family.samples}
+
+
+@contextlib.asynccontextmanager
+async def gated(
+    folder: Path,
+    widths: list[int],
+    *,
+    seqs: int = 32,
+    traced: bool = True,
+    promise: Promise = Promise.TOKENS_AND_LOGPROBS,
+) -> AsyncIterator[Gated]:
     settings = ProbeSettings.parse((DOCUMENTS / "probe-settings.json").read_bytes())
-    settings = settings.model_copy(update={"gate": settings.gate.model_copy(update={"widths": [WIDTH]})})
-    attested = Attested(BOOT, 0, Plan.parse((DOCUMENTS / "plan.json").read_bytes()), "plan", "fingerprint", 1000, ())
-    ring = tmp_path / "trace.ring"
-    limits = Limits(4, 8192, attested.plan.model.max_model_len)
-    engine = Settings(HashModel(1000, b"test"), served_name="sim", limits=limits, boot=BOOT, trace=ring)
-    async with running_server(engine) as (url, _), EngineClient(url, "sim", boot=BOOT) as client:
-        yield Lifetime(
-            attested=attested,
+    gate = settings.gate.model_copy(update={"widths": widths})
+    schedule = settings.schedule.model_copy(update={"solo_interval_seconds": 0, "width_interval_seconds": 0})
+    settings = settings.model_copy(update={"gate": gate, "schedule": schedule, "promise": promise})
+    plan = Plan.parse((DOCUMENTS / "plan.json").read_bytes())
+    plan = plan.model_copy(update={"model": plan.model.model_copy(update={"max_model_len": CONTEXT})})
+    ring = folder / "trace.ring"
+    engine = Settings(
+        HashModel(1000, b"test"),
+        served_name="sim",
+        limits=Limits(seqs, 8192, CONTEXT),
+        step_seconds=0.0003,
+        boot=BOOT,
+        trace=ring if traced else None,
+    )
+    async with running_server(engine) as (url, server), EngineClient(url, "sim", boot=BOOT) as client:
+        items = propose(1000, [], CONTEXT, 24).items
+        expected = {}
+        # Together: without a fault the simulator is invariant (test_sim_invariance.py).
+        for item, answer in zip(items, await asyncio.gather(*map(client.ask, items)), strict=True):
+            assert isinstance(answer, Observation), answer
+            expected[item.name] = answer
+        lifetime = Lifetime(
+            attested=Attested(BOOT, 0, plan, "plan", "fingerprint", 1000, ()),
             pod=PodIdentity(namespace="test", name="sim-0-0", uid="uid-1"),
             client=client,
-            delivery=Delivery(tmp_path),
-            state=tmp_path,
+            delivery=Delivery(folder),
+            state=folder,
             trace=Trace(ring, BOOT),
             read_settings=lambda: settings,
             exported=Exported(),
         )
+        yield Gated(lifetime, server, items, expected)
 
 
-async def test_width_that_never_ran_is_not_passed_by_narrower_ones(lifetime: Lifetime) -> None:
-    items = propose(1000, [], lifetime.attested.plan.model.max_model_len, 16).items[:WIDTH]
-    expected = {
-        item.name: answer for item in items if isinstance(answer := await lifetime.client.ask(item), Observation)
-    }
-    outcome = await lifetime.gate_once(items, expected)
-    assert outcome is not None
-    assert (outcome.relation, outcome.condition, outcome.verdict) == ("S03", "width=8", Verdict.INCONCLUSIVE), outcome
-    assert outcome.reason is Reason.NOT_BATCHED
-    # What took place was compared all the same, and counts as what it was.
-    passed = {cell.condition for cell in lifetime.ledger.listed() if cell.relation == "S03" and cell.passes}
-    assert passed
-    assert passed <= {"width=2", "width=4"}
+async def test_width_that_never_ran_is_not_passed_by_narrower_ones(tmp_path: Path) -> None:
+    async with gated(tmp_path, [8], seqs=4) as found:
+        outcome = await found.lifetime.gate_once(found.items[:8], found.expected)
+        assert outcome is not None
+        assert (outcome.relation, outcome.condition) == ("S03", "width=8"), outcome
+        assert (outcome.verdict, outcome.reason) == (Verdict.INCONCLUSIVE, Reason.NOT_BATCHED)
+        # What took place was compared all the same, and counts as what it was.
+        widths = {condition for relation, condition in found.cells(Verdict.PASS) if relation == "S03"}
+        assert widths
+        assert widths <= {"width=2", "width=4"}
+
+
+async def test_gate_packs_the_engine_to_its_full_width(tmp_path: Path) -> None:
+    async with gated(tmp_path, [2, 32]) as found:
+        for _ in range(20):  # on a busy machine, as the gate itself is repeated
+            outcome = await found.lifetime.gate_once(found.items, found.expected)
+            if outcome is None:
+                break
+            assert outcome.reason is Reason.NOT_BATCHED, outcome
+        assert outcome is None, outcome
+        assert {("S03", "width=2"), ("S03", "width=32")} <= found.cells(Verdict.PASS)
+        assert max(record.decodes for record in found.server.engine.trace) == 32
+        assert found.shown().keys() == {item.name for item in found.items[:MOST_ANSWERS]}
+
+
+async def test_without_a_step_trace_the_gate_goes_by_what_metrics_prove_and_says_so(tmp_path: Path) -> None:
+    async with gated(tmp_path, [2, 32], traced=False) as found:
+        for _ in range(20):
+            outcome = await found.lifetime.gate_once(found.items, found.expected)
+            if outcome is None:
+                break
+        assert outcome is None, outcome
+        assert found.cells(Verdict.INCONCLUSIVE) == {("S03", "width=32"), ("S04", "gate"), ("S05", "gate")}
+
+
+async def test_after_the_gate_no_cohort_fills_the_engine(tmp_path: Path) -> None:
+    """Users would have to wait for all of it."""
+    async with gated(tmp_path, [2, 32]) as found:
+        write_pass(tmp_path, GatePass(BOOT, "plan", "fingerprint", "baseline"))
+        before = found.server.engine.steps
+        watching = asyncio.create_task(found.lifetime.watch(found.items, found.expected))
+        ledger = found.lifetime.books.ledger
+        async with asyncio.timeout(60):
+            while sum(cell.passes for cell in ledger.listed() if cell.condition == "width=2") < 6:
+                assert not watching.done()
+                await asyncio.sleep(0.01)
+        watching.cancel()
+        assert max(record.width for record in found.server.engine.trace if record.step > before) < 8
+
+
+@pytest.mark.parametrize("promise", list(Promise))
+async def test_answers_given_alone_are_shown_by_their_digests(tmp_path: Path, promise: Promise) -> None:
+    async with gated(tmp_path, [], promise=promise) as found:
+        item = found.items[0]
+        for reference in [*found.items[: MOST_ANSWERS + 1], item]:
+            await found.lifetime.alone(reference, found.expected[reference.name], twice=False)
+        known = {
+            reference.name: digests(reference.prompt_ids, found.expected[reference.name]) for reference in found.items
+        }
+        right = {
+            name: digest48(known[name].ids if promise is Promise.TOKENS else known[name].logprobs)
+            for name in list(known)[:MOST_ANSWERS]
+        }
+        assert found.shown() == right
+        found.server.active.switch(["F20"])  # other bits, the same tokens
+        (outcome,) = await found.lifetime.alone(item, found.expected[item.name], twice=False)
+        if promise is Promise.TOKENS:
+            assert outcome.verdict is Verdict.PASS
+            assert found.shown() == right
+        else:
+            assert outcome.finding is not None
+            seen = digest48(digests(item.prompt_ids, outcome.finding.observed).logprobs)
+            assert found.shown() == right | {item.name: seen}
+            assert seen != right[item.name]
+        found.server.active.switch(["status:503"])
+        before = found.shown()
+        await found.lifetime.alone(item, found.expected[item.name], twice=False)
+        assert found.shown() == before
+
+
+def test_cohort_of_the_widest_gate_forms_though_it_takes_long_to_arrive() -> None:
+    core = SimEngine(HashModel(1000, b"test"), Limits(256, 8192, 8192))
+    engine = VirtualEngine(core, 7, spread=0.4)
+    items = propose(1000, [], 8192, 16).items
+    expected = {item.name: drive(engine.ask(item)) for item in items}
+    prober = Prober(engine, Promise.TOKENS_AND_LOGPROBS, 8192, engine)
+    (cell,) = (item for item in disturbances(items, expected, [256], 0, traced=False))  # type: ignore[arg-type]
+    outcome = drive(cell.run(prober, IDLE_PLUG_TOKENS))
+    assert (outcome.verdict, outcome.condition, outcome.as_wanted) == (Verdict.PASS, "width=256", True), outcome
+    assert outcome.comparisons == 256

@@ -18,6 +18,7 @@ from typing import Any, TypeVar
 from detinf.documents import Reference
 from detinf.guard.trace import Step, own_id
 from detinf.probe.client import EngineClient, read_answer
+from detinf.probe.cohort import plugs_for
 from detinf.probe.engine import EngineIdentity, Look, Outcome
 from detinf.probe.metrics import Snapshot, parse_metrics
 from detinf.probe.reasons import InconclusiveError, Reason
@@ -237,12 +238,13 @@ class VirtualEngine:
         return self.receive(pending, reference)
 
     async def cohort(self, references: Sequence[Reference], plug_length: int, cohort: bytes) -> list[Outcome]:
-        """Ask references behind a plug."""
+        """Ask references behind plugs."""
         first = references[0]
         prompt = (first.prompt_ids * (plug_length // len(first.prompt_ids) + 1))[:plug_length]
-        plug = self.send(first.model_copy(update={"prompt_ids": prompt, "max_tokens": 1}), None)
+        plug = first.model_copy(update={"prompt_ids": prompt, "max_tokens": 1})
+        plugs = [self.send(plug, None) for _ in range(plugs_for(len(references)))]
         sent = self.send_all(references, cohort, 0, LOOK_SECONDS)
-        self.until(lambda: plug.done and len(sent) == len(references) and all(item.done for item in sent.values()))
+        self.until(lambda: len(sent) == len(references) and all(item.done for item in [*plugs, *sent.values()]))
         return [self.receive(sent[number], reference) for number, reference in enumerate(references)]
 
     async def join(

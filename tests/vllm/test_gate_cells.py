@@ -6,10 +6,12 @@ from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
+import serve  # tools/vllm_cpu, found through conftest
 
 from detinf.api.types import Promise
 from detinf.documents import NotApplicable, References, Verdict
 from detinf.engines.catalogue import PROFILES
+from detinf.engines.plan import gate_widths
 from detinf.probe.client import EngineClient
 from detinf.probe.disturbances import disturbances
 from detinf.probe.excluded import excluded
@@ -46,9 +48,9 @@ async def test_references_of_its_own_texts_pass_in_every_cell_of_the_gate(engine
         assert outcome.verdict is Verdict.PASS, outcome
         assert answer is not None
         expected[item.name] = answer
-    cells = disturbances(references.items, expected, [2, 8, 16], 0, traced=True)
+    cells = disturbances(references.items, expected, gate_widths(serve.SPEC, serve.PROFILE), 0, traced=True)
     assert [(cell.relation, cell.condition) for cell in cells] == [
-        *(("S03", "width=2"), ("S03", "width=8"), ("S03", "width=16")),
+        *(("S03", "width=2"), ("S03", "width=8"), ("S03", "width=16"), ("S03", "width=32")),
         *(("S04", "tokens=255"), ("S04", "tokens=256"), ("S04", "tokens=257")),
         *(("S05", "prefill=9"), ("S05", "prefill=129")),
     ]

@@ -16,9 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import serve
-import yaml
 
-from detinf.api.types import Spec
 from detinf.documents import Plan, PlanTopology
 from detinf.engines.plan import build_plan
 from detinf.guard.install import install
@@ -65,8 +63,7 @@ class Guarded:
 
 def plan_of(model: Path) -> Plan:
     """Return the plan of the example, for a model's folder of the tests."""
-    example = yaml.safe_load((serve.ROOT / "examples" / "vllm-cpu.yaml").read_text(encoding="utf-8"))
-    plan = build_plan(Spec.model_validate(example["spec"]), serve.PROFILE, "image", PlanTopology(devices=0))
+    plan = build_plan(serve.SPEC, serve.PROFILE, "image", PlanTopology(devices=0))
     return plan.model_copy(update={"model": plan.model.model_copy(update={"path": str(model)})})
 
 

@@ -36,6 +36,9 @@ BOOT = "0123456789abcdef0123456789abcdef"
 MODEL = "tiny"
 START_SECONDS = 600
 PROFILE = PROFILES["vllm-cpu-0.32"]
+EXAMPLE = yaml.safe_load((ROOT / "examples" / "vllm-cpu.yaml").read_text(encoding="utf-8"))
+SPEC = Spec.model_validate(EXAMPLE["spec"])
+"""What is served, but for the model."""
 
 PREFIX_CACHING = {"--no-enable-prefix-caching": ("--enable-prefix-caching",)}
 CHUNKED_PREFILL = {
@@ -99,10 +102,9 @@ def make_model(kit: Path, target: Path) -> Path:
 
 def command_line(model: Path, port: int, variant: str) -> list[str]:
     """Return the engine's command."""
-    example = yaml.safe_load((ROOT / "examples" / "vllm-cpu.yaml").read_text(encoding="utf-8"))
     replaced, added = VARIANTS[variant]
     words: list[str] = []
-    stock = iter(arguments(Spec.model_validate(example["spec"]), PROFILE))
+    stock = iter(arguments(SPEC, PROFILE))
     for word in stock:
         words += replaced.get(word, (word,))
         if len(replaced.get(word, ())) > 1:

@@ -14,6 +14,8 @@ from detinf.guard.layout import MODEL_DIR
 
 MIN_BATCHED_TOKENS = 2048
 """vLLM's own default for a server; fewer only make prompts wait for each other."""
+WIDEST = 256
+"""The gate wants no more requests in one step, however many the engine runs: decisions/0015."""
 
 
 def mount_path(source: ModelSource) -> str:
@@ -137,6 +139,6 @@ def revision_of(plan: Plan) -> str:
 
 
 def gate_widths(spec: Spec, profile: Profile) -> list[int]:
-    """Return the widths that the gate proves: the profile's, and ``maxNumSeqs`` where that is smaller than some."""
+    """Return the widths that the gate proves: the profile's, and the full width of a step up to ``WIDEST``."""
     limit = spec.engine.max_num_seqs
-    return sorted({min(width, limit) for width in profile.gate_widths} - {1})
+    return sorted({min(width, limit) for width in (*profile.gate_widths, WIDEST)} - {1})

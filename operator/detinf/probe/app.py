@@ -73,15 +73,15 @@ class Probe:
             boot_started_unix_ms=lifetime.attested.boot_started_unix_ms,
             plan_digest=lifetime.attested.plan_digest,
             fingerprint=lifetime.attested.fingerprint,
-            references_digest=lifetime.references_digest,
+            references_digest=lifetime.books.references_digest,
             baseline_digest=lifetime.baseline_digest,
             phase=lifetime.phase,
             ready=not reasons,
             reasons=[*lifetime.problems, *reasons] if reasons else [],
             proposal=lifetime.proposal,
             candidate=lifetime.candidate,
-            cells=lifetime.ledger.listed(),
-            evidence=lifetime.evidence,
+            cells=lifetime.books.ledger.listed(),
+            evidence=lifetime.books.evidence,
             hardware=lifetime.attested.hardware,
         )
 
@@ -92,7 +92,7 @@ class Probe:
             with contextlib.suppress(DocumentError):
                 stale_after = self.read_settings().schedule.stale_after_seconds
                 ready = not not_ready(self.files)
-                self.exported.refresh(self.lifetime.ledger, now=now, stale_after=stale_after, ready=ready)
+                self.exported.refresh(self.lifetime.books.ledger, now=now, stale_after=stale_after, ready=ready)
         return generate_latest(self.exported.registry)
 
     async def run(self) -> None:

@@ -18,6 +18,8 @@ from detinf.guard.trace import own_id
 from detinf.probe.engine import Outcome
 from detinf.probe.reasons import InconclusiveError, Reason
 
+PER_PLUG = 64
+"""Requests that surely arrive while one plug is read; more are sent behind more plugs."""
 SETTLE_SECONDS = 0.002
 """Loopback and the API server's parsing; too early only costs the witness."""
 
@@ -40,7 +42,7 @@ class Shape:
     """How a cohort is sent."""
 
     plug_tokens: int = 0
-    """Length of the plug; 0 for none."""
+    """Length of a plug; 0 for none."""
     one_request: bool = False
     """A list of prompts in one request; else each has its own."""
     joins: Mapping[int, float] = field(default_factory=dict)
@@ -56,6 +58,11 @@ class Shape:
         """
         if self.one_request and (self.joins or self.leaves):
             raise ValueError("one_request: the prompts of a list come and go together; use joins and leaves without it")
+
+
+def plugs_for(width: int) -> int:
+    """Return how many plugs a cohort needs, each of which holds the scheduler for a step."""
+    return -(-width // PER_PLUG)
 
 
 @dataclass(frozen=True)
@@ -87,8 +94,8 @@ async def form(client: Asker, references: Sequence[Reference], cohort: bytes, sh
 
     async with asyncio.TaskGroup() as group:
         if shape.plug_tokens:
-            plug = group.create_task(client.plug(shape.plug_tokens, references[0]))
-            await _is_running(plug)
+            for _ in range(plugs_for(len(references))):
+                await _is_running(group.create_task(client.plug(shape.plug_tokens, references[0])))
         if shape.one_request:
             began = time.monotonic()
             answers = await client.ask_list(references, own_id(cohort, 0))

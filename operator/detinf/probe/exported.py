@@ -8,8 +8,11 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
 from detinf.documents import Verdict
 from detinf.probe.coverage import Ledger
+from detinf.probe.digests import digest48
 from detinf.probe.verdict import Round
 
+MOST_ANSWERS = 16
+"""References whose answers are shown."""
 WIDTHS = (1, 2, 4, 8, 16, 32, 64, 128, 256)
 SECONDS = (0.1, 0.3, 1, 3, 10, 30, 100, 300)
 
@@ -71,6 +74,13 @@ class Exported:
             ["fingerprint", "references", "baseline"],
             registry=self.registry,
         )
+        self.answers = Gauge(
+            "detinf_probe_digest48",
+            "48 bits of the digest of what is promised of a reference's answer, as this engine gave it alone last.",
+            ["fingerprint", "reference"],
+            registry=self.registry,
+        )
+        self._answered: set[str] = set()
         for name in ("S01", "S02", "S03", "S04", "S05"):
             for result in ("equal", "different"):
                 self.comparisons.labels(name, result)
@@ -94,6 +104,18 @@ class Exported:
         self.comparisons.labels(relation, "different").inc(different)
         if outcome.witness.kind != "None":
             self.width.labels(relation, outcome.witness.kind).observe(outcome.witness.width)
+
+    def show_answer(self, reference: str, fingerprint: str, digest: str) -> None:
+        """Show the digest of an answer, of the first references alone; a double holds 48 bits exactly."""
+        if len(self._answered) < MOST_ANSWERS:
+            self._answered.add(reference)
+        if reference in self._answered:
+            self.answers.labels(fingerprint, reference).set(digest48(digest))
+
+    def forget_answers(self) -> None:
+        """Forget the answers of an earlier boot."""
+        self.answers.clear()
+        self._answered.clear()
 
     def show_attested(self, processes: Mapping[str, bool]) -> None:
         """Show who has attested and who is missing."""

@@ -18,7 +18,6 @@ from detinf.api.types import ProbeMode
 from detinf.documents import (
     Baseline,
     Candidate,
-    Evidence,
     Phase,
     PodIdentity,
     ProbeSettings,
@@ -27,11 +26,10 @@ from detinf.documents import (
     Verdict,
 )
 from detinf.probe.attested import Attested
+from detinf.probe.books import Books
 from detinf.probe.client import EngineClient
-from detinf.probe.coverage import Ledger
 from detinf.probe.delivery import Delivery
 from detinf.probe.disturbances import Disturbance, disturbances
-from detinf.probe.evidence import confirm
 from detinf.probe.excluded import Prefills, excluded
 from detinf.probe.exported import Exported
 from detinf.probe.observation import Observation, from_answer
@@ -48,6 +46,8 @@ BACK_OFF_SECONDS = (1, 2, 4, 8, 15, 30)
 REPEATED_AT_GATE = 4
 """References that are also asked twice at the gate; a candidate's answers are all asked twice."""
 
+NARROW = 16
+"""Widths up to which a cohort is also formed while users are served, and proven by metrics alone."""
 ATTEMPTS = 5
 """How often a cell is formed at the gate before the gate begins anew; a difference ends it at once."""
 OUTSIDE = "outside the limits"
@@ -72,11 +72,13 @@ class Lifetime:
     problems: list[str] = field(default_factory=list)
     proposal: References | None = None
     candidate: Candidate | None = None
-    evidence: Evidence | None = None
-    references_digest: str | None = None
     baseline_digest: str | None = None
-    ledger: Ledger = field(default_factory=Ledger)
     prefills: Prefills = field(default_factory=Prefills)
+    books: Books = field(init=False)
+
+    def __post_init__(self) -> None:
+        """Open the books."""
+        self.books = Books(self.attested, self.pod, self.exported, lambda: self.read_settings().promise)
 
     def enter(self, phase: Phase) -> None:
         """Move to a phase."""
@@ -94,9 +96,10 @@ class Lifetime:
         self.exported.gate.set(0)
         await self.until_engine_answers()
         digest, references = await self.until_references()
-        self.references_digest = digest
+        self.books.references_digest = digest
         baseline_digest, baseline = await self.until_baseline(digest, references)
         self.candidate, self.baseline_digest = None, baseline_digest
+        self.exported.forget_answers()
         self.exported.info.clear()
         self.exported.info.labels(self.attested.fingerprint, digest, baseline_digest).set(1)
         expected = {name: from_answer(answer) for name, answer in baseline.answers.items()}
@@ -171,7 +174,7 @@ class Lifetime:
         if outside := [item.name for item in references.items if item.name not in kept]:
             detail = f"{len(outside)} of {len(references.items)} references do not fit maxModelLen {limit} and {size} "
             detail += f"token ids, or have no agreed answer: {', '.join(outside)}"
-            self.book(Round("S02", OUTSIDE, Verdict.INCONCLUSIVE, Reason.NOT_COMPARABLE, detail, 0, NO_WITNESS))
+            self.books.book(Round("S02", OUTSIDE, Verdict.INCONCLUSIVE, Reason.NOT_COMPARABLE, detail, 0, NO_WITNESS))
             if not items:
                 self.problems = [f"references: INCONCLUSIVE({Reason.NOT_COMPARABLE}): {detail}"]
                 await asyncio.Event().wait()
@@ -212,7 +215,7 @@ class Lifetime:
                 start = time.monotonic()
                 outcome, answer = await self.prober().repeat(reference)
                 self.counted([outcome], start)
-                self.book(outcome)
+                self.books.book(outcome)
                 if answer is not None:
                     answers[reference.name] = answer
                 elif outcome.verdict is Verdict.FAIL:
@@ -256,23 +259,23 @@ class Lifetime:
 
     async def gate_once(self, items: list[Reference], expected: dict[str, Observation]) -> Round | None:
         """Run S01 and S02 on the references, and what runs together; return the first round that stands in the way."""
-        prober = self.prober()
         for index, reference in enumerate(items):
-            answer = expected[reference.name]
-            asked = prober.solo(reference, answer) if index < REPEATED_AT_GATE else prober.baseline(reference, answer)
-            for outcome in await self.timed(asked):
-                self.book(outcome)
+            for outcome in await self.alone(reference, expected[reference.name], twice=index < REPEATED_AT_GATE):
+                self.books.book(outcome)
                 if outcome.verdict is not Verdict.PASS:
                     return outcome
-        for cell in self.cells(items, expected):
+        for cell in self.cells(items, expected, self.gate_widths()):
             outcome = await self.formed(cell)
             # NotMixed has its witness: this scheduler gives a prefill steps of its own, so the cell does not apply.
             if outcome.verdict is not Verdict.PASS and outcome.reason is not Reason.NOT_MIXED:
                 return outcome
         if not self.traced():
-            for relation in ("S04", "S05"):
+            wide = [f"width={width}" for width in self.read_settings().gate.widths if width > NARROW]
+            for relation, condition in (*(("S03", width) for width in wide), ("S04", "gate"), ("S05", "gate")):
                 detail = "there is no step trace of this boot"
-                self.book(Round(relation, "gate", Verdict.INCONCLUSIVE, Reason.TRACE_MISSING, detail, 0, NO_WITNESS))
+                self.books.book(
+                    Round(relation, condition, Verdict.INCONCLUSIVE, Reason.TRACE_MISSING, detail, 0, NO_WITNESS)
+                )
         return await self.exclude()
 
     async def exclude(self) -> Round | None:
@@ -283,16 +286,21 @@ class Lifetime:
         metrics = await self.client.metrics()
         rounds = [outcome for item in listed for outcome in excluded(item, self.prefills, metrics)]
         for outcome in rounds:
-            self.book(outcome)
+            self.books.book(outcome)
         return next((outcome for outcome in rounds if outcome.reason is Reason.APPLIES), None)
 
     def traced(self) -> bool:
         """Return whether this boot writes a step trace."""
         return self.trace.position() is not None
 
-    def cells(self, items: list[Reference], expected: dict[str, Observation], turn: int = 0) -> list[Disturbance]:
+    def gate_widths(self) -> list[int]:
+        """Return the widths that the gate wants: the wide ones only where the step trace can prove them."""
+        return [width for width in self.read_settings().gate.widths if width <= NARROW or self.traced()]
+
+    def cells(
+        self, items: list[Reference], expected: dict[str, Observation], widths: list[int], turn: int = 0
+    ) -> list[Disturbance]:
         """Return the cells of references that run together."""
-        widths = self.read_settings().gate.widths
         return disturbances(items, expected, widths, turn, traced=self.traced())
 
     async def formed(self, cell: Disturbance) -> Round:
@@ -301,7 +309,7 @@ class Lifetime:
         while True:
             attempt += 1
             (outcome,) = await self.timed(cell.run(self.prober(), IDLE_PLUG_TOKENS))
-            self.book(outcome)
+            self.books.book(outcome)
             if outcome.verdict is Verdict.PASS and not outcome.as_wanted:
                 outcome = replace(
                     outcome,
@@ -318,7 +326,7 @@ class Lifetime:
 
         In Observe nobody waits for it: the evidence is reported, and the engine serves.
         """
-        self.keep_evidence(outcome)
+        self.books.keep_evidence(outcome)
         if self.observing():
             log.error("observed alone", detail=outcome.detail)
             return
@@ -354,10 +362,11 @@ class Lifetime:
             if now >= next_solo:
                 reference = items[solo_turn % len(items)]
                 solo_turn += 1
-                self.booked(await self.timed(self.prober().solo(reference, expected[reference.name])))
+                self.booked(await self.alone(reference, expected[reference.name]))
                 next_solo = now + settings.schedule.solo_interval_seconds
             if now >= next_width:
-                cells = self.cells(items, expected, turn)
+                narrow = [width for width in settings.gate.widths if width <= NARROW]
+                cells = self.cells(items, expected, narrow, turn)
                 widths = [cell for cell in cells if cell.relation == "S03"]
                 others = [cell for cell in cells if cell.relation != "S03"]
                 for listed in filter(None, (widths, others)):
@@ -377,22 +386,18 @@ class Lifetime:
     def booked(self, rounds: list[Round]) -> None:
         """Book rounds after the gate, and keep the first evidence."""
         for outcome in rounds:
-            self.book(outcome)
+            self.books.book(outcome)
             if outcome.verdict is Verdict.FAIL:
-                self.keep_evidence(outcome)
+                self.books.keep_evidence(outcome)
 
-    def book(self, outcome: Round) -> None:
-        """Book one round."""
-        self.ledger.book(outcome, int(time.time()))
-        if outcome.verdict is not Verdict.PASS and outcome.reason is not Reason.NOT_APPLICABLE:
-            log.warning(
-                "round",
-                relation=outcome.relation,
-                condition=outcome.condition,
-                verdict=str(outcome.verdict),
-                reason=str(outcome.reason),
-                detail=outcome.detail,
-            )
+    async def alone(self, reference: Reference, answer: Observation, *, twice: bool = True) -> list[Round]:
+        """Ask one reference alone: S02, and S01 where it is asked twice."""
+        prober = self.prober()
+        rounds = await self.timed(prober.solo(reference, answer) if twice else prober.baseline(reference, answer))
+        for outcome in rounds:
+            if outcome.relation == "S02":
+                self.books.show_answer(reference, answer, outcome)
+        return rounds
 
     async def timed(self, rounds: Awaitable[list[Round] | Round]) -> list[Round]:
         """Run rounds and count them."""
@@ -402,21 +407,7 @@ class Lifetime:
 
     def counted(self, rounds: list[Round], start: float) -> list[Round]:
         """Count rounds that began at a monotonic time."""
-        for outcome in rounds:
-            self.exported.book(outcome, now=time.time(), seconds=time.monotonic() - start)
+        self.books.count(rounds, time.monotonic() - start)
         self.exported.tokens.labels("prompt").set(self.client.tokens_sent)
         self.exported.tokens.labels("generated").set(self.client.tokens_received)
         return rounds
-
-    def keep_evidence(self, outcome: Round) -> None:
-        """Keep the boot's first confirmed divergence; it stays until the boot ends."""
-        if self.evidence is None:
-            self.evidence = confirm(
-                outcome,
-                promise=self.read_settings().promise,
-                attested=self.attested,
-                pod=self.pod,
-                references_digest=self.references_digest or "",
-                ledger=self.ledger,
-                now=int(time.time()),
-            )

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field, replace
 from detinf.api.types import Promise
 from detinf.documents import Reference, Verdict, Witness
 from detinf.probe.arithmetic import Sent
+from detinf.probe.cohort import plugs_for
 from detinf.probe.engine import Engine, Look, Outcome, StepTrace
 from detinf.probe.excluded import Prefills
 from detinf.probe.metrics import Snapshot
@@ -110,7 +111,8 @@ class Prober:
             ran = f"width={witness.width}" if proven else None
         elif first is not None and last is not None:
             prompts = tuple(len(reference.prompt_ids) for reference in references)
-            sent = Sent(prompts, tuple(run.tokens), plugs=(self._plug(plug_tokens),))
+            plugs = (self._plug(plug_tokens),) * plugs_for(wanted)
+            sent = Sent(prompts, tuple(run.tokens), plugs=plugs)
             proven, witness, ran = counted_width(first, last, sent)
         else:
             witness = Witness(kind="None", width=1, detail="/metrics does not have vllm:iteration_tokens_total")

@@ -166,9 +166,15 @@ def test_what_cannot_change_outputs_keeps_the_revision(profile: Profile) -> None
 
 
 @pytest.mark.parametrize(
-    ("limit", "expected"), [(1, []), (2, [2]), (6, [2, 6]), (8, [2, 8]), (12, [2, 8, 12]), (32, [2, 8, 16])]
+    ("limit", "expected"),
+    [
+        *((1, []), (2, [2]), (6, [2, 6]), (8, [2, 8]), (12, [2, 8, 12]), (16, [2, 8, 16])),
+        *((32, [2, 8, 16, 32]), (256, [2, 8, 16, 256]), (1024, [2, 8, 16, 256])),
+    ],
 )
-def test_the_gate_proves_no_width_that_the_engine_cannot_reach(limit: int, expected: list[int]) -> None:
+def test_the_gate_proves_the_full_width_of_the_engine_and_none_that_it_cannot_reach(
+    limit: int, expected: list[int]
+) -> None:
     spec = make_spec(engine={"maxNumSeqs": limit})
     assert gate_widths(spec, catalogue.PROFILES["simulated"]) == expected
 
