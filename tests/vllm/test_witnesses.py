@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import secrets
 from collections.abc import AsyncIterator
@@ -15,6 +16,7 @@ from detinf.probe import arithmetic
 from detinf.probe.arithmetic import Sent
 from detinf.probe.client import EngineClient
 from detinf.probe.cohort import Shape, form
+from detinf.probe.reasons import InconclusiveError, Reason
 
 pytestmark = [pytest.mark.vllm, pytest.mark.timeout(1800)]
 
@@ -49,6 +51,29 @@ async def test_every_form_of_a_cohort_gets_the_answers_that_each_gets_alone(
     asked = references(8, VOCABULARY, Trials(client, engine.trace, VOCABULARY).generator)
     alone = [await client.ask(item) for item in asked]
     assert (await form(client, asked, secrets.token_bytes(8), shape)).answers == alone
+
+
+async def test_member_that_joins_late_and_one_that_leaves_change_nothing_for_the_others(
+    engine: Any, client: EngineClient
+) -> None:
+    asked = references(8, VOCABULARY, Trials(client, engine.trace, VOCABULARY).generator)
+    alone = [await client.ask(item) for item in asked]
+    long = asked[1].model_copy(update={"max_tokens": 800})
+    cohort, position = secrets.token_bytes(8), engine.trace.position()
+    shape = Shape(joins={3: 0.1}, leaves={1: 0.3})
+    formed = await form(client, [asked[0], long, *asked[2:]], cohort, shape)
+    left = formed.answers[1]
+    assert isinstance(left, InconclusiveError)
+    assert left.reason is Reason.CANCELLED
+    assert [*formed.answers[:1], *formed.answers[2:]] == [*alone[:1], *alone[2:]]
+    while (await client.metrics()).running:  # type: ignore[union-attr]
+        await asyncio.sleep(0.05)
+    steps = engine.trace.since(position).steps
+    seen = {
+        number: [step.step for step in steps for own in step.own if own[:2] == (cohort, number)] for number in range(8)
+    }
+    assert seen[3][0] > seen[0][0]
+    assert 0 < len(seen[1]) < 800  # the engine stopped where its client had left
 
 
 async def test_cached_tokens_are_known_from_the_answer_and_from_the_counters(engine: Any, client: EngineClient) -> None:
