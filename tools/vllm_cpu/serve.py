@@ -35,6 +35,8 @@ FAULT_PLUGIN = ROOT / "tests" / "vllm" / "fault_plugin"
 BOOT = "0123456789abcdef0123456789abcdef"
 MODEL = "tiny"
 START_SECONDS = 600
+MEMORY = "/dev/shm"  # noqa: S108 - a folder of our own in it
+"""Where the step trace is: in a pod, too, it is in memory."""
 PROFILE = PROFILES["vllm-cpu-0.32"]
 EXAMPLE = yaml.safe_load((ROOT / "examples" / "vllm-cpu.yaml").read_text(encoding="utf-8"))
 SPEC = Spec.model_validate(EXAMPLE["spec"])
@@ -114,12 +116,12 @@ def command_line(model: Path, port: int, variant: str) -> list[str]:
     return ["vllm", "serve", str(model), *words, *added, *serving, "--middleware", PROFILE.middleware]
 
 
-def environment(kit: Path, folder: Path, extra: Mapping[str, str]) -> dict[str, str]:
+def environment(kit: Path, folder: Path, trace: Path, extra: Mapping[str, str]) -> dict[str, str]:
     """Return the engine's environment: nothing of ours but PATH."""
     wanted = {variable.name: variable.value for variable in (*PROFILE.variables, *PROFILE.pod_variables)}
     wanted |= {"HOME": str(folder), "TMPDIR": str(folder), BOOT_VARIABLE: BOOT}
     wanted |= {"PATH": f"{kit / 'bin'}:{os.environ['PATH']}", "DETINF_TEST_FAULT_FILE": str(folder / "fault")}
-    wanted |= {TRACE_VARIABLE: str(folder / TRACE_NAME), **extra}
+    wanted |= {TRACE_VARIABLE: str(trace), **extra}
     wanted["PYTHONPATH"] = os.pathsep.join(
         [str(folder / "guard"), str(FAULT_PLUGIN), *filter(None, [extra.get("PYTHONPATH")])]
     )
@@ -154,24 +156,26 @@ def serving(
     port, log = free_port(), folder / "engine.log"
     url = f"http://127.0.0.1:{port}"
     began = time.monotonic()
-    with log.open("wb") as output:
-        process = subprocess.Popen(
-            [*command_line(model, port, variant), *added],
-            env=environment(kit, folder, extra or {}),
-            stdout=output,
-            stderr=subprocess.STDOUT,
-            start_new_session=True,
-        )
-    try:
-        _wait_for_health(process, url, log)
-        yield Served(url, folder / TRACE_NAME, folder / "fault", log, time.monotonic() - began, variant)
-    finally:
-        process.terminate()
+    with tempfile.TemporaryDirectory(prefix="detinf-trace-", dir=MEMORY) as memory:
+        trace = Path(memory) / TRACE_NAME
+        with log.open("wb") as output:
+            process = subprocess.Popen(
+                [*command_line(model, port, variant), *added],
+                env=environment(kit, folder, trace, extra or {}),
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+            )
         try:
-            process.wait(60)
-        except subprocess.TimeoutExpired:
-            os.killpg(process.pid, signal.SIGKILL)
-            process.wait()
+            _wait_for_health(process, url, log)
+            yield Served(url, trace, folder / "fault", log, time.monotonic() - began, variant)
+        finally:
+            process.terminate()
+            try:
+                process.wait(60)
+            except subprocess.TimeoutExpired:
+                os.killpg(process.pid, signal.SIGKILL)
+                process.wait()
 
 
 def free_port() -> int:

@@ -50,9 +50,9 @@ class Recorder:
         decoded = self._decoded(output, tokens, width)
         if decoded is None or decoded != self.decoded:
             prefills, cached = self._look(scheduler.requests, output)
+            self.decoded = decoded or None
             if not scheduled:
                 return
-            self.decoded = decoded
         self.writer.write(
             tokens=tokens,
             width=width,

@@ -1,7 +1,7 @@
 """How requests are made to run together: behind a plug, on one connection or several, joining and leaving.
 
 Without a plug N connections, or a list of N prompts, split into 1 + (N - 1): the first is scheduled before the second
-was parsed (measured on vLLM 0.32; ``benchmarks/witnesses.py cohorts``). A plug is a long cold prompt with one output
+was parsed (measured on vLLM 0.32 by ``benchmarks/witnesses.py``). A plug is a long cold prompt with one output
 token: while it is read, the others arrive, and the step after it begins with all of them.
 """
 

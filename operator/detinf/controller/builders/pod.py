@@ -237,7 +237,8 @@ def volumes(resource: Resource, spec: Spec, plan: Plan, profile: Profile) -> lis
     annotations = {"path": "annotations", "fieldRef": {"fieldPath": "metadata.annotations"}}
     return [
         {"name": GUARD, "emptyDir": {"sizeLimit": "16Mi"}},
-        {"name": SHARED, "emptyDir": {"sizeLimit": "64Mi"}},
+        # In memory: the scheduler stores into the trace in every step, and must not wait for a disk there.
+        {"name": SHARED, "emptyDir": {"medium": "Memory", "sizeLimit": "64Mi"}},
         {"name": STATE, "emptyDir": {"sizeLimit": "16Mi"}},
         {"name": PLAN, "configMap": {"name": names.plan_name(name, revision_of(plan))}},
         {"name": SETTINGS, "configMap": {"name": names.settings_name(name)}},

@@ -133,11 +133,14 @@ def test_step_that_schedules_nothing_is_not_recorded(
     scheduler: Scheduler, steps: Callable[[], tuple[Step, ...]]
 ) -> None:
     scheduler.requests = {OWN: Request(2)}
-    scheduler.plan = lambda: scheduler.step({OWN: 2}, new=(OWN,))
-    scheduler.schedule()
-    scheduler.plan = lambda: scheduler.step({})
-    scheduler.schedule()
-    assert len(steps()) == 1
+    for tokens, new in (({OWN: 2}, (OWN,)), ({}, ()), ({OWN: 1}, ()), ({}, ()), ({}, ()), ({OWN: 1}, ())):
+        scheduler.plan = lambda tokens=tokens, new=new: scheduler.step(tokens, new=new)
+        scheduler.schedule()
+    assert [[(own.number, own.prefill) for own in step.own] for step in steps()] == [
+        [(3, True)],
+        [(3, False)],
+        [(3, False)],
+    ]
 
 
 def test_cache_hits_and_preemptions_are_counted_where_they_happen(
