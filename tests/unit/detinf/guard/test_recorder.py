@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.metadata
+import random
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -10,6 +11,8 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from detinf.guard import recorder
 from detinf.guard.install import install
@@ -298,3 +301,93 @@ def test_request_that_waits_preempted_or_leaves_is_in_no_step_meanwhile(
         [(3, False, 1)],
     ]
     assert list(type(scheduler).schedule.detinf_watch.recorder.own) == [OWN]  # type: ignore[attr-defined]
+
+
+@dataclass
+class Known:
+    """A request, as whoever drives the scheduler knows it."""
+
+    number: int | None
+    """Of our own; None for a tenant's."""
+    goal: int
+    """Tokens that it has to read before it decodes."""
+    state: str = "new"
+
+
+@dataclass
+class Driver:
+    """Has a scheduler admit, cut, skip, preempt, resume and forget requests by chance."""
+
+    scheduler: Scheduler
+    chance: random.Random
+    known: dict[str, Known] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        for number in range(6):
+            ours = number < 4
+            name = f"cmpl-{own_id(COHORT, number)}-0-00000000" if ours else f"cmpl-tenant-{number}"
+            self.known[name] = Known(number if ours else None, self.chance.randrange(1, 7))
+            self.scheduler.requests[name] = Request(self.known[name].goal)
+
+    def some(self, share: float, *states: str) -> set[str]:
+        return {name for name, item in self.known.items() if item.state in states and self.chance.random() < share}
+
+    def step(self) -> tuple[int, int, list[tuple[int, bool, int, int]]] | None:
+        """Run a step; return its width, its tokens and what it held of our own, or None where it held nothing."""
+        left = self.some(0.02, "running", "preempted")
+        for name in left:
+            del self.known[name], self.scheduler.requests[name]
+        preempted = self.some(0.03, "running")
+        running = self.some(0.95, "running") - preempted
+        new, resumed = self.some(0.7, "new"), self.some(0.7, "preempted")
+        for name in preempted:
+            self.known[name].state = "preempted"
+        for name in sorted(new | resumed):
+            request = self.scheduler.requests[name]
+            self.known[name].state, self.known[name].goal = "running", request.num_tokens
+            hit = self.chance.random() < 0.3
+            request.num_computed_tokens = self.chance.randrange(request.num_tokens) if hit else 0
+        tokens = {name: self.tokens(name) for name in self.known if name in running | new | resumed}
+        held = [
+            (item.number, reads, count, before if reads else 0)
+            for name, count in tokens.items()
+            if (item := self.known[name]).number is not None
+            for before in [self.scheduler.requests[name].num_computed_tokens]
+            for reads in [before < item.goal]
+        ]
+
+        def plan() -> Any:
+            for name in preempted:
+                self.scheduler._preempt_request(self.scheduler.requests[name])
+            output = self.scheduler.step(tokens, new=tuple(new), resumed=tuple(resumed))
+            output.finished_req_ids = left
+            return output
+
+        self.scheduler.plan = plan
+        self.scheduler.schedule()
+        for name in tokens:
+            request = self.scheduler.requests[name]
+            request.num_tokens += request.num_computed_tokens >= request.num_tokens  # it answered a token
+        return (len(tokens), sum(tokens.values()), sorted(held)) if tokens else None
+
+    def tokens(self, name: str) -> int:
+        missing = self.known[name].goal - self.scheduler.requests[name].num_computed_tokens
+        return min(self.chance.randrange(1, 5), missing) if missing > 0 else 1
+
+
+@given(st.integers(0, 2**32))
+def test_whatever_a_scheduler_does_the_trace_says_what_each_step_held(
+    tmp_path_factory: pytest.TempPathFactory, seed: int
+) -> None:
+    path = tmp_path_factory.mktemp("ring") / "trace.ring"
+    hooked = type("Hooked", (Scheduler,), dict(vars(Scheduler)))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv(TRACE_VARIABLE, str(path))
+        patch.setenv(BOOT_VARIABLE, BOOT)
+        recorder.hook(SimpleNamespace(Scheduler=hooked))
+    driver = Driver(hooked(), random.Random(seed))
+    expected = [held for _ in range(40) if (held := driver.step())]
+    window = Trace(path, BOOT).since(0)
+    assert window is not None
+    assert window.complete
+    assert [(step.width, step.tokens, [own[1:] for own in step.own]) for step in window.steps] == expected
