@@ -204,9 +204,22 @@ class TraceWriter:
         self.steps += 1
         now = time.monotonic_ns() if monotonic_ns is None else monotonic_ns
         for number, part in enumerate(own):
+            # One by one: unpacking a tuple here costs a step three microseconds.
             head = HEAD.pack(
-                *(self.records, self.steps, now, tokens, width, prefills, width - prefills, waiting, preemptions),
-                *(cached_tokens, number, part.count, part.in_step, 0),
+                self.records,
+                self.steps,
+                now,
+                tokens,
+                width,
+                prefills,
+                width - prefills,
+                waiting,
+                preemptions,
+                cached_tokens,
+                number,
+                part.count,
+                part.in_step,
+                0,
             )
             offset = HEADER_BYTES + self.records % self.capacity * RECORD_BYTES
             whole = head + zlib.crc32(head, part.checksum).to_bytes(4, "little") + part.runs
