@@ -10,7 +10,6 @@ import serve  # tools/vllm_cpu, found through conftest
 
 from detinf.api.types import Promise
 from detinf.documents import NotApplicable, References, Verdict
-from detinf.engines.catalogue import PROFILES
 from detinf.engines.plan import gate_widths
 from detinf.probe.client import EngineClient
 from detinf.probe.comparison import Observable
@@ -88,7 +87,7 @@ async def told(prober: Prober, client: EngineClient) -> dict[str, Reason]:
     metrics = await client.metrics()
     items = [
         NotApplicable(relations=list(item.relations), witness=item.witness, reason=item.reason)
-        for item in PROFILES["vllm-cpu-0.32"].not_applicable
+        for item in serve.PROFILE.not_applicable
     ]
     return {outcome.relation: outcome.reason for item in items for outcome in excluded(item, prober.prefills, metrics)}
 
