@@ -200,7 +200,10 @@ def _expectation_problem(attestation: dict[str, Any]) -> str | None:
     wrong = [text for text in (attestation.get("configuration") or {}).values() if not _is_json(text)]
     if wrong:
         return f"attestation.configuration: {wrong[0]!r} is no JSON text"
-    for symbol in attestation.get("symbols") or []:
+    symbols = attestation.get("symbols") or []
+    if not isinstance(symbols, list):
+        return f"attestation.symbols is {symbols!r}, expected a list"
+    for symbol in symbols:
         named = isinstance(symbol, dict) and isinstance(symbol.get("name"), str)
         if not named or not (isinstance(symbol.get("sameAs"), str) or _is_strings(symbol.get("values"))):
             return f"attestation.symbols: {symbol!r} needs a name, and sameAs or values"
@@ -233,10 +236,10 @@ def _download_problem(model: dict[str, Any]) -> str | None:
 def _without_identity(document: dict[str, Any]) -> str | None:
     # The fingerprint hashes the whole plan: what cannot be hashed must be known before the engine starts.
     try:
-        encode(document)
+        data = encode(document)
     except CanonicalError as error:
         return str(error)
-    return None
+    return "it holds the character NUL, which no path and no argument can" if b"\\u0000" in data else None
 
 
 def _is_strings(value: Any) -> bool:
