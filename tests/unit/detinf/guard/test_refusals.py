@@ -14,6 +14,7 @@ import pytest
 from detinf.guard.layout import REFUSED_EXIT_CODE
 from detinf.probe.attested import Attested, read_attested
 
+ROOT = Path(__file__).resolve().parents[4]
 WHOLE = {
     "devices": 2,
     "chip": "910B3",
@@ -265,6 +266,16 @@ DEVICE_CHECKS: dict[str, tuple[str, str]] = {
     "sick": ("    elif wanted:\n", "    elif False:\n"),
     "no driver version": ('        ("driver version", "driverVersion", devices.driver),\n', ""),
 }
+
+
+def row(case: str) -> str:
+    """Return a row of docs/reference/attested.md."""
+    return f"| NPUs: {case} | `{DEVICE_CASES[case][1].replace('.*', '...')}` |"
+
+
+def test_every_device_scenario_is_documented_with_its_words() -> None:
+    documented = (ROOT / "docs/reference/attested.md").read_text(encoding="utf-8").splitlines()
+    assert [line for line in map(row, DEVICE_CHECKS) if line not in documented] == []
 
 
 def place_with_devices(place: Any, case: str) -> None:
