@@ -130,8 +130,8 @@ def test_nothing_is_written_while_all_is_well(serving: Scene, audit: Audit) -> N
     assert before
     polls = reports_polled(serving)
     serving.story.wait(
-        "ten more looks of the controller",
-        lambda: "yes" if reports_polled(serving) >= polls + 10 else None,
+        "six more looks of the controller",
+        lambda: "yes" if reports_polled(serving) >= polls + 6 else None,
         seconds=120,
     )
     assert audit.writes() == before
@@ -139,7 +139,7 @@ def test_nothing_is_written_while_all_is_well(serving: Scene, audit: Audit) -> N
     serving.operator("rollout", "restart", "deployment")
     serving.operator("rollout", "status", "deployment", "--timeout=120s", timeout=150)
     serving.story.wait(
-        "ten looks of the new controller", lambda: "yes" if reports_polled(serving) >= 10 else None, seconds=120
+        "six looks of the new controller", lambda: "yes" if reports_polled(serving) >= 6 else None, seconds=120
     )
     assert audit.writes() == before
 

@@ -201,6 +201,9 @@ BinaryName = "{binary("runc")}"
             "tlsCertFile": f"{self.pki}/node.crt",
             "tlsPrivateKeyFile": f"{self.pki}/node.key",
             "resolvConf": "",
+            # Else it tells of its NPUs up to ten seconds after their plug-in has.
+            "nodeStatusUpdateFrequency": "1s",
+            "nodeStatusReportFrequency": "5m",
             "syncFrequency": "10s",
             "configMapAndSecretChangeDetectionStrategy": "Watch",
             "maxPods": 110,
