@@ -25,11 +25,11 @@ demo-down: venv ## end the demo's cluster
 test: venv check test-python test-cluster ## lint, types, layers, drift; unit, property, simulation and control-plane tests
 
 test-python: venv ## the tests that need nothing but Python
-	@$(BIN)/pytest -m "not e2e and not vllm and not cluster" -n auto --dist worksteal --junitxml build/junit-python.xml
+	@$(BIN)/pytest -m "not e2e and not vllm and not cluster" -n 4 --dist worksteal --junitxml build/junit-python.xml
 
 test-cluster: venv ## the tests that need a control plane (builds Kubernetes and helm the first time)
 	@$(BIN)/python -m detinf_cluster build kube helm health
-	@$(BIN)/pytest -m "cluster and not e2e and not vllm" -n auto --maxprocesses 4 --dist loadfile --junitxml build/junit-cluster.xml
+	@$(BIN)/pytest -m "cluster and not e2e and not vllm" -n 2 --dist loadfile --junitxml build/junit-cluster.xml
 
 e2e: venv ## the node tests: real kubelet and containers (root on Linux)
 	@$(BIN)/pytest tests/e2e -m e2e --timeout 1800 --junitxml build/junit-e2e.xml
