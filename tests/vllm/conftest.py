@@ -3,24 +3,34 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import random
 import re
 import struct
 import sys
+import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import aiohttp
 import pytest
+from model_hubs import Hub, serving
 
+from detinf.guard.hubs import snapshot_path
+from detinf.guard.layout import TRACE_NAME
+from detinf.probe.attested import Attested
 from detinf.probe.trace import Trace
 
 ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT / "tools" / "vllm_cpu"))
 
 import serve  # noqa: E402 - found through the line above
+from guarded import Guarded, guarded  # noqa: E402 - as above
 
+REPOSITORY, COMMIT = "detinf/tiny", "0123456789" * 4
+TOKEN = "hf_OfTheStandIn"  # noqa: S105 - a stand-in's
 OUTPUT_TOKENS = 32
 TOP = 5
 VOCABULARY = 256  # the bytes, without the special tokens
@@ -61,14 +71,19 @@ def bits(value: float) -> bytes:
     return packed
 
 
+@dataclass
 class Engine:
     """A running ``vllm serve``, spoken to over loopback."""
 
-    def __init__(self, served: serve.Served) -> None:
-        self.url = served.url
-        self.fault_file = served.fault_file
-        self.trace = Trace(served.trace, serve.BOOT)
-        self.variant = served.variant
+    variant: str
+    url: str
+    fault_file: Path
+    boot: str
+    trace: Trace
+    guarded: Guarded | None = None
+    """The guard in front of it."""
+    hub: Hub | None = None
+    """Where its model came from."""
 
     async def complete(self, session: aiohttp.ClientSession, prompt: Sequence[int], tokens: int) -> Answer:
         """Return the greedy answer to token ids."""
@@ -174,14 +189,62 @@ def tiny_model(kit: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return serve.make_model(kit, tmp_path_factory.mktemp("models") / "tiny")
 
 
+def other_configuration(plan: dict[str, Any]) -> None:
+    # As if the engine had it on: what is in effect is another than the plan's.
+    plan["attestation"]["configuration"]["cache_config.enable_prefix_caching"] = "true"
+
+
+@pytest.fixture(scope="session")
+def refused(kit: Path, tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Guarded]:
+    """A guard whose engine is another than the plan's; it has ended when the shared engine is up."""
+    with guarded(kit, tiny_model, tmp_path_factory.mktemp("refused"), other_configuration) as running:
+        yield running
+
+
+@contextlib.contextmanager
+def stock(kit: Path, model: Path, folder: Path) -> Iterator[Engine]:
+    """Serve as a pod does: a guard has the model downloaded from a hub, and starts the engine on that snapshot."""
+    claim, fault = folder / "huggingface", folder / "fault"
+    files = {path.name: path.read_bytes() for path in model.iterdir()}
+
+    def from_hub(plan: dict[str, Any]) -> None:
+        path = claim / snapshot_path("huggingFace", REPOSITORY, COMMIT)
+        download = {"hub": "huggingFace", "repository": REPOSITORY, "revision": COMMIT}
+        plan["model"] |= {"path": str(path), "download": download}
+
+    with contextlib.ExitStack() as stack:
+        with serving("huggingFace", Hub(REPOSITORY, COMMIT, files, token=TOKEN)) as hub:
+            extra = {"HF_HOME": str(claim), "HF_ENDPOINT": hub.url, "HF_TOKEN": TOKEN}
+            extra |= {"PYTHONPATH": str(serve.FAULT_PLUGIN), "DETINF_TEST_FAULT_FILE": str(fault)}
+            running = stack.enter_context(guarded(kit, model, folder, from_hub, extra))
+            running.until(running.healthy)
+        # From here on the hub is gone.
+        attested = running.attested()
+        assert isinstance(attested, Attested), f"{attested}\n{running.output()}"
+        trace = Trace(folder / "shared" / TRACE_NAME, attested.boot)
+        yield Engine("stock", running.url, fault, attested.boot, trace, running, hub)
+
+
 @pytest.fixture(scope="session", params=["stock", "caching"])
 def engine(
     request: pytest.FixtureRequest, kit: Path, tiny_model: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Engine]:
     """Serve the tiny model: with the profile's arguments, or with prefix caching and chunked prefill.
 
-    A start costs most of a minute, so tests share one engine of each kind, and never both run at once.
+    A start costs half a minute, most of it on one core: so tests share one engine of each kind, and never both run at
+    once; the engine that is refused starts beside the first one, and has ended before anything is asked.
     """
-    with serve.serving(kit, tiny_model, tmp_path_factory.mktemp("engine"), variant=request.param) as served:
-        _loudly(request, f"vllm serve ({request.param}) is healthy after {served.start_seconds:.0f} s")
-        yield Engine(served)
+    folder, began = tmp_path_factory.mktemp("engine"), time.monotonic()
+    if request.param == "caching":
+        with serve.serving(kit, tiny_model, folder, variant=request.param) as served:
+            _loudly(request, f"vllm serve (caching) is healthy after {served.start_seconds:.0f} s")
+            trace = Trace(served.trace, serve.BOOT)
+            yield Engine(served.variant, served.url, served.fault_file, serve.BOOT, trace)
+        return
+    wanted = any("refused" in getattr(item, "fixturenames", ()) for item in request.session.items)
+    beside: Guarded | None = request.getfixturevalue("refused") if wanted else None
+    with stock(kit, tiny_model, folder) as running:
+        _loudly(request, f"vllm serve (stock) is healthy after {time.monotonic() - began:.0f} s")
+        if beside is not None:
+            beside.until(beside.healthy)
+        yield running

@@ -23,7 +23,6 @@ from detinf.probe.verdict import Round
 
 pytestmark = [pytest.mark.vllm, pytest.mark.timeout(900)]
 
-BOOT = "0123456789abcdef0123456789abcdef"
 VOCABULARY = 272
 SPECIAL = tuple(range(256, 272))  # all that are no bytes
 CONTEXT = 1024
@@ -33,7 +32,7 @@ ATTEMPTS = 20
 
 @pytest.fixture
 async def client(engine: Any) -> AsyncIterator[EngineClient]:
-    async with EngineClient(engine.url, "tiny", boot=BOOT) as client:
+    async with EngineClient(engine.url, "tiny", boot=engine.boot) as client:
         yield client
 
 

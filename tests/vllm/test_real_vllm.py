@@ -13,7 +13,6 @@ pytestmark = [pytest.mark.vllm, pytest.mark.timeout(1800), pytest.mark.parametri
 
 # Rounds by width: 3 x 16 + 4 x 8 + 10 x 2 = 100 comparisons.
 ROUNDS = {2: 10, 8: 4, 16: 3}
-BOOT = "0123456789abcdef0123456789abcdef"
 
 
 @pytest.fixture
@@ -62,11 +61,11 @@ async def test_fault_switched_off_again_leaves_no_trace(engine: Any, session: ai
 async def test_every_kind_of_answer_names_its_boot(engine: Any, session: aiohttp.ClientSession) -> None:
     for path in ("/health", "/v1/models", "/metrics", "/nothing-here"):
         async with session.get(engine.url + path) as response:
-            assert response.headers.getall("X-Detinf-Boot") == [BOOT], path
+            assert response.headers.getall("X-Detinf-Boot") == [engine.boot], path
     body: dict[str, Any] = {"model": "tiny", "prompt": [1, 2, 3], "max_tokens": 3}
     for stream, wanted in ((False, "application/json"), (True, "text/event-stream")):
         async with session.post(f"{engine.url}/v1/completions", json=body | {"stream": stream}) as response:
-            assert response.headers.getall("X-Detinf-Boot") == [BOOT]
+            assert response.headers.getall("X-Detinf-Boot") == [engine.boot]
             assert response.content_type == wanted
             text = await response.text()
         if stream:

@@ -22,7 +22,6 @@ from detinf.probe.trace import Window
 
 pytestmark = [pytest.mark.vllm, pytest.mark.timeout(1800)]
 
-BOOT = "0123456789abcdef0123456789abcdef"
 VOCABULARY = 256
 CONTEXT = 1024
 ATTEMPTS = 20
@@ -30,7 +29,7 @@ ATTEMPTS = 20
 
 @pytest.fixture
 async def client(engine: Any) -> AsyncIterator[EngineClient]:
-    async with EngineClient(engine.url, "tiny", boot=BOOT) as opened:
+    async with EngineClient(engine.url, "tiny", boot=engine.boot) as opened:
         assert isinstance(await opened.ask(reference_of(5, 2)), Observation)  # the ring is made by the first step
         yield opened
 

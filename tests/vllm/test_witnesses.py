@@ -20,14 +20,13 @@ from detinf.probe.reasons import InconclusiveError, Reason
 
 pytestmark = [pytest.mark.vllm, pytest.mark.timeout(1800)]
 
-BOOT = "0123456789abcdef0123456789abcdef"
 VOCABULARY = 256
 SHAPES = (Shape(plug_tokens=1000), Shape(plug_tokens=1000, one_request=True), Shape())
 
 
 @pytest.fixture
 async def client(engine: Any) -> AsyncIterator[EngineClient]:
-    async with EngineClient(engine.url, "tiny", boot=BOOT) as opened:
+    async with EngineClient(engine.url, "tiny", boot=engine.boot) as opened:
         await Trials(opened, engine.trace, VOCABULARY).first_step()
         yield opened
 

@@ -10,7 +10,7 @@ import subprocess
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -30,6 +30,8 @@ class Guarded:
     process: subprocess.Popen[bytes]
     folder: Path
     url: str
+    model: str
+    """The model's folder, as the plan names it."""
 
     def output(self) -> str:
         """Return the end of what the engine said."""
@@ -69,7 +71,11 @@ def plan_of(model: Path) -> Plan:
 
 @contextlib.contextmanager
 def guarded(
-    kit: Path, model: Path, folder: Path, change: Callable[[dict[str, Any]], Any] = lambda _plan: None
+    kit: Path,
+    model: Path,
+    folder: Path,
+    change: Callable[[dict[str, Any]], Any] = lambda _plan: None,
+    extra: Mapping[str, str] | None = None,
 ) -> Iterator[Guarded]:
     """Run the guard with a plan.
 
@@ -78,6 +84,7 @@ def guarded(
         model: the model's folder.
         folder: empty, and the guard's own.
         change: changes the plan before it is written.
+        extra: variables of the container.
     """
     for name in ("guard", "shared"):
         (folder / name).mkdir()
@@ -88,7 +95,8 @@ def guarded(
     port = serve.free_port()
     environment = {"PATH": f"{kit / 'bin'}:{os.environ['PATH']}"}
     environment |= {item.name: item.value for item in serve.PROFILE.pod_variables if item.value is not None}
-    environment |= {"HOME": str(folder), "TMPDIR": str(folder)}
+    environment |= {"HOME": str(folder), "TMPDIR": str(folder), **serve.cached(kit), **(extra or {})}
+    model = Path(document["model"]["path"])
     command = [str(kit / "bin" / "python3"), str(folder / "guard"), "--plan", str(folder / "plan.json")]
     command += ["--shared", str(folder / "shared"), "--termination-log", str(folder / "log"), "--"]
     with (folder / "output").open("wb") as output:
@@ -99,7 +107,7 @@ def guarded(
             stderr=subprocess.STDOUT,
         )
     try:
-        yield Guarded(process, folder, f"http://127.0.0.1:{port}")
+        yield Guarded(process, folder, f"http://127.0.0.1:{port}", str(model))
     finally:
         process.terminate()
         try:

@@ -102,6 +102,14 @@ def make_model(kit: Path, target: Path) -> Path:
     return target
 
 
+def cached(kit: Path) -> dict[str, str]:
+    """Return the variable by which one start leaves to the next what vLLM itself keeps of a model's class.
+
+    Else each start imports vllm once more, in a process of its own (``model_executor/models/registry.py``).
+    """
+    return {"VLLM_CACHE_ROOT": str(kit / "cache")}
+
+
 def command_line(model: Path, port: int, variant: str) -> list[str]:
     """Return the engine's command."""
     replaced, added = VARIANTS[variant]
@@ -119,7 +127,7 @@ def command_line(model: Path, port: int, variant: str) -> list[str]:
 def environment(kit: Path, folder: Path, trace: Path, extra: Mapping[str, str]) -> dict[str, str]:
     """Return the engine's environment: nothing of ours but PATH."""
     wanted = {variable.name: variable.value for variable in (*PROFILE.variables, *PROFILE.pod_variables)}
-    wanted |= {"HOME": str(folder), "TMPDIR": str(folder), BOOT_VARIABLE: BOOT}
+    wanted |= {"HOME": str(folder), "TMPDIR": str(folder), BOOT_VARIABLE: BOOT, **cached(kit)}
     wanted |= {"PATH": f"{kit / 'bin'}:{os.environ['PATH']}", "DETINF_TEST_FAULT_FILE": str(folder / "fault")}
     wanted |= {TRACE_VARIABLE: str(trace), **extra}
     wanted["PYTHONPATH"] = os.pathsep.join(
