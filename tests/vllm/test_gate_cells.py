@@ -77,7 +77,10 @@ async def test_engine_that_does_what_its_profile_excludes_is_told_so(engine: Any
     items = propose(VOCABULARY, SPECIAL, CONTEXT, 2).items[:2]
     expected = {item.name: answer for item in items if isinstance(answer := await client.ask(item), Observation)}
     assert len(expected) == 2
-    await prober.width(items, expected, plug_tokens=900)  # four chunks
+    for _ in range(20):
+        await prober.width(items, expected, plug_tokens=900)  # four chunks
+        if prober.prefills.partial:
+            break  # on a busy machine the cohort may come too late to be cut
     assert await told(prober, client) == dict.fromkeys(("S06", "S07", "S08"), Reason.APPLIES)
 
 
