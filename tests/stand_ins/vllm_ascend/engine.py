@@ -47,7 +47,8 @@ def main() -> None:
     """Start as vLLM does, plug-ins first; then answer users."""
     # The real parser takes every flag of a plan; the simulated engine knows those that it has a use for.
     options, _ = parser().parse_known_args()
-    os.environ["TEST_ENGINE"] = json.dumps({"configuration": configuration(options)})
+    asked = {"configuration": configuration(options), "additional_config": json.loads(options.additional_config)}
+    os.environ["TEST_ENGINE"] = json.dumps(asked)
     from vllm.config import vllm_config
     from vllm.plugins import load_general_plugins
 
