@@ -15,7 +15,7 @@ from detinf.guard.layout import MODEL_DIR
 MIN_BATCHED_TOKENS = 2048
 """vLLM's own default for a server; fewer only make prompts wait for each other."""
 WIDEST = 256
-"""The gate wants no more requests in one step, however many the engine runs: decisions/0015."""
+"""The gate wants no more requests in one step, however many the engine runs: decisions/0018."""
 
 
 def mount_path(source: ModelSource) -> str:

@@ -49,6 +49,13 @@ class Books:
                 detail=outcome.detail,
             )
 
+    def keep(self, rounds: list[Round]) -> None:
+        """Book rounds after the gate, and keep the first evidence."""
+        for outcome in rounds:
+            self.book(outcome)
+            if outcome.verdict is Verdict.FAIL:
+                self.keep_evidence(outcome)
+
     def count(self, rounds: list[Round], seconds: float) -> None:
         """Count rounds that took so long together."""
         for outcome in rounds:

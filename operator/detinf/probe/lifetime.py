@@ -38,7 +38,7 @@ from detinf.probe.reasons import Reason
 from detinf.probe.references import comparable, propose_from
 from detinf.probe.relations import IDLE_PLUG_TOKENS, PLUG_TOKENS, Prober
 from detinf.probe.trace import Trace
-from detinf.probe.verdict import NO_WITNESS, Round
+from detinf.probe.verdict import NO_WITNESS, Round, untraced
 
 POLL_SECONDS = 1.0
 """How often mounted files and a starting engine are looked at again."""
@@ -270,12 +270,9 @@ class Lifetime:
             if outcome.verdict is not Verdict.PASS and outcome.reason is not Reason.NOT_MIXED:
                 return outcome
         if not self.traced():
-            wide = [f"width={width}" for width in self.read_settings().gate.widths if width > NARROW]
-            for relation, condition in (*(("S03", width) for width in wide), ("S04", "gate"), ("S05", "gate")):
-                detail = "there is no step trace of this boot"
-                self.books.book(
-                    Round(relation, condition, Verdict.INCONCLUSIVE, Reason.TRACE_MISSING, detail, 0, NO_WITNESS)
-                )
+            wide = [("S03", f"width={width}") for width in self.read_settings().gate.widths if width > NARROW]
+            for relation, condition in (*wide, ("S04", "gate"), ("S05", "gate")):
+                self.books.book(untraced(relation, condition))
         return await self.exclude()
 
     async def exclude(self) -> Round | None:
@@ -285,8 +282,7 @@ class Lifetime:
             return None
         metrics = await self.client.metrics()
         rounds = [outcome for item in listed for outcome in excluded(item, self.prefills, metrics)]
-        for outcome in rounds:
-            self.books.book(outcome)
+        self.books.keep(rounds)
         return next((outcome for outcome in rounds if outcome.reason is Reason.APPLIES), None)
 
     def traced(self) -> bool:
@@ -353,7 +349,8 @@ class Lifetime:
             kept = read_pass(self.state)
             if kept is None or (kept.mode == ProbeMode.OBSERVE and not self.observing()):
                 return  # enforced from now on: the gate has to be passed
-            if await self.busy():
+            snapshot = await self.client.metrics()
+            if snapshot is not None and snapshot.waiting:
                 # Freshness decays meanwhile, and says so; a user's request never waits for ours.
                 self.exported.skipped.labels("busy").inc()
                 next_solo = max(next_solo, now + POLL_SECONDS)
@@ -362,7 +359,7 @@ class Lifetime:
             if now >= next_solo:
                 reference = items[solo_turn % len(items)]
                 solo_turn += 1
-                self.booked(await self.alone(reference, expected[reference.name]))
+                self.books.keep(await self.alone(reference, expected[reference.name]))
                 next_solo = now + settings.schedule.solo_interval_seconds
             if now >= next_width:
                 narrow = [width for width in settings.gate.widths if width <= NARROW]
@@ -371,24 +368,12 @@ class Lifetime:
                 others = [cell for cell in cells if cell.relation != "S03"]
                 for listed in filter(None, (widths, others)):
                     cell = listed[turn % len(listed)]
-                    self.booked(await self.timed(cell.run(self.prober(), PLUG_TOKENS)))
+                    self.books.keep(await self.timed(cell.run(self.prober(), PLUG_TOKENS)))
                 await self.exclude()
                 turn += 1
                 next_width = now + settings.schedule.width_interval_seconds
 
-    async def busy(self) -> bool:
-        """Return whether users wait for the engine."""
-        snapshot = await self.client.metrics()
-        return snapshot is not None and snapshot.waiting > 0
-
     # Booking -------------------------------------------------------------------------------------------------------
-
-    def booked(self, rounds: list[Round]) -> None:
-        """Book rounds after the gate, and keep the first evidence."""
-        for outcome in rounds:
-            self.books.book(outcome)
-            if outcome.verdict is Verdict.FAIL:
-                self.books.keep_evidence(outcome)
 
     async def alone(self, reference: Reference, answer: Observation, *, twice: bool = True) -> list[Round]:
         """Ask one reference alone: S02, and S01 where it is asked twice."""

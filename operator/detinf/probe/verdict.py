@@ -57,6 +57,12 @@ class Round:
     """Whether the disturbance was at least the one that was asked for; else a PASS is one of what took place."""
 
 
+def untraced(relation: str, condition: str) -> Round:
+    """Return the round that could not be, because this boot has no step trace to prove it."""
+    detail = "there is no step trace of this boot"
+    return Round(relation, condition, Verdict.INCONCLUSIVE, Reason.TRACE_MISSING, detail, 0, NO_WITNESS)
+
+
 def judge(
     relation: str,
     condition: str,
