@@ -22,6 +22,9 @@ from detinf.probe.reasons import InconclusiveError, Reason
 REQUEST_SECONDS = 300
 """A slow engine is slow, not wrong; a request that never ends must not stop the probe for ever."""
 METRICS_SECONDS = 10
+KEEP_ALIVE_SECONDS = 2.0
+"""An idle connection is ours to close: vLLM does after 5 (``VLLM_HTTP_TIMEOUT_KEEP_ALIVE``), and a request that it
+crosses with is lost, and with it a whole cell of the gate (seen on vLLM 0.32)."""
 JOIN_POLL_SECONDS = 0.002
 """How often a request that joins others looks whether they are decoding: a look is a few reads of a file."""
 
@@ -65,7 +68,10 @@ class EngineClient:
         timeout = aiohttp.ClientTimeout(total=REQUEST_SECONDS)
         # trust_env off: a proxy between us and the engine beside us could only hide things.
         self._session = aiohttp.ClientSession(
-            timeout=timeout, connector=aiohttp.TCPConnector(limit=0), trust_env=False, auto_decompress=True
+            timeout=timeout,
+            connector=aiohttp.TCPConnector(limit=0, keepalive_timeout=KEEP_ALIVE_SECONDS),
+            trust_env=False,
+            auto_decompress=True,
         )
         return self
 
