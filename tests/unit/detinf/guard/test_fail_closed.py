@@ -684,6 +684,16 @@ def test_engine_that_was_started_around_the_guard_is_not_attested(stage: Stage) 
         process.wait(WAIT_SECONDS)
 
 
+def test_switch_that_vllm_cannot_read_in_one_worker_ends_the_engine_before_it_serves(stage: Stage) -> None:
+    stage.wrong = {"environment": {"1": {"VLLM_BATCH_INVARIANT": "true"}}}
+    outcome = run(stage)
+    assert not outcome.served, outcome
+    assert isinstance(outcome.attested, list)
+    assert outcome.present["worker-1"] is False
+    # No check of ours: vllm.envs reads an integer there, so that there is nothing to be broken.
+    assert "invalid literal for int() with base 10: 'true'" in (stage.folder / "errors").read_text()
+
+
 def test_plugin_that_raises_is_logged_by_the_engine_and_leaves_it_unattested(stage: Stage) -> None:
     stage.break_check("plugin", "    inside.register()\n", "    raise RuntimeError('broken plug-in')\n")
     outcome = run(stage)
