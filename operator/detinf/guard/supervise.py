@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import select
 import signal
 from collections.abc import Callable, Iterator
 from types import FrameType
@@ -113,14 +114,44 @@ def wait(child: int, ended: Callable[[], None] = lambda: None) -> int:
         child: the engine's main process.
         ended: called at once when it has ended, before its group is swept.
     """
-    while True:
-        process, status = os.waitpid(-1, 0)
-        if process == child:
-            break
+    with _wakeups() as woken:
+        while (status := _reap(child)) is None:
+            select.select([woken], [], [])
+            os.read(woken, 4096)
     ended()
     end_group(child)  # workers that outlived their engine hold devices and ports
     code = os.waitstatus_to_exitcode(status)
     return code if code >= 0 else 128 - code
+
+
+@contextlib.contextmanager
+def _wakeups() -> Iterator[int]:
+    """Return a pipe that can be read from when a signal came.
+
+    A blocking ``waitpid`` would not do: a signal that is noticed just before it, or by another thread, does not interrupt
+    it, and would be passed on when the engine has ended.
+    """
+    reader, writer = os.pipe()
+    os.set_blocking(writer, False)
+    before = signal.set_wakeup_fd(writer, warn_on_full_buffer=False)
+    signal.signal(signal.SIGCHLD, lambda _number, _frame: None)  # what has no handler writes nothing
+    try:
+        yield reader
+    finally:
+        signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+        signal.set_wakeup_fd(before)
+        os.close(reader)
+        os.close(writer)
+
+
+def _reap(child: int) -> int | None:
+    """Reap whatever has ended; return the engine's status, or None where it still runs."""
+    while True:
+        process, status = os.waitpid(-1, os.WNOHANG)
+        if process == child:
+            return status
+        if process == 0:
+            return None
 
 
 def end_group(child: int) -> None:

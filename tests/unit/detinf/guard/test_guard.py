@@ -161,6 +161,30 @@ def test_signal_between_start_and_forwarding_is_not_lost(place: Any) -> None:
     assert (done.returncode, done.stdout) == (0, f"{128 + signal.SIGTERM}\n")  # of the engine: the guard goes on
 
 
+def test_signal_that_another_thread_takes_is_passed_on_while_the_engine_runs(place: Any) -> None:
+    # A signal that comes right before the wait is the same and cannot be timed: noticed, and interrupting nothing.
+    code = (
+        f"import os, signal, sys, threading; sys.path.insert(0, {str(place.folder / 'guard')!r})\n"
+        "from detinf.guard import supervise\n"
+        "child = supervise.start(['sleep', '600'], dict(os.environ))\n"
+        "supervise.forward_signals(child)\n"
+        "def asleep():\n"
+        "    return open(f'/proc/{os.getpid()}/stat').read().rpartition(') ')[2][0] == 'S'\n"
+        "def take():\n"
+        "    looks = 0\n"
+        "    while looks < 10:\n"
+        "        signal.sigtimedwait([], 0.02)\n"
+        "        looks = looks + 1 if asleep() else 0\n"
+        "    signal.pthread_kill(threading.get_ident(), signal.SIGTERM)\n"
+        "threading.Thread(target=take, daemon=True).start()\n"
+        "print(supervise.wait(child))\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-I", "-S", "-c", code], capture_output=True, text=True, check=False, timeout=60
+    )
+    assert (done.returncode, done.stdout) == (0, f"{128 + signal.SIGTERM}\n")
+
+
 def test_engine_starts_with_the_signals_that_a_shell_would_give_it(place: Any) -> None:
     place.write_launcher('grep -E "^Sig(Blk|Ign)" /proc/self/status > "$TEST_FOLDER/status"')
     assert place.run().returncode == 0
