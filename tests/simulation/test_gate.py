@@ -147,7 +147,7 @@ async def test_after_the_gate_no_cohort_fills_the_engine(tmp_path: Path) -> None
         async with asyncio.timeout(60):
             while sum(cell.passes for cell in ledger.listed() if cell.condition == "width=2") < 6:
                 assert not watching.done()
-                await asyncio.sleep(0.01)
+                await asyncio.sleep(0.01)  # nobody tells when a cell was booked
         watching.cancel()
         assert max(record.width for record in found.server.engine.trace if record.step > before) < 8
 
@@ -188,7 +188,7 @@ def test_cohort_of_the_widest_gate_forms_though_it_takes_long_to_arrive() -> Non
     items = propose(1000, [], 8192, 16).items
     expected = {item.name: drive(engine.ask(item)) for item in items}
     prober = Prober(engine, Promise.TOKENS_AND_LOGPROBS, 8192, engine)
-    (cell,) = (item for item in disturbances(items, expected, [256], 0, traced=False))  # type: ignore[arg-type]
+    (cell,) = (item for item in disturbances(items, expected, [256], 0, traced=False))
     outcome = drive(cell.run(prober, IDLE_PLUG_TOKENS))
     assert (outcome.verdict, outcome.condition, outcome.as_wanted) == (Verdict.PASS, "width=256", True), outcome
     assert outcome.comparisons == 256

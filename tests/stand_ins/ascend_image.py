@@ -14,14 +14,15 @@ from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
 TESTS = HERE.parent
-sys.path[:0] = [str(TESTS.parent / "tools"), str(TESTS.parent / "tools" / "cluster")]
+sys.path[:0] = [str(HERE), str(TESTS.parent / "tools"), str(TESTS.parent / "tools" / "cluster")]
 
-from images.build_base import buildah  # noqa: E402 - found through the line above
+from attesting_engine import ENGINE, write_engine  # noqa: E402 - found through the line above
+from images.build_base import buildah  # noqa: E402 - as above
 from images.build_images import build, export, kept  # noqa: E402 - as above
 
-from published import Package, source  # noqa: E402 - as above
+from published import Package  # noqa: E402 - as above
 
-PARTS = (HERE / "vllm_ascend", TESTS / "unit" / "detinf" / "guard" / "engine")
+PARTS = (HERE / "vllm_ascend", ENGINE)
 CANN = "usr/local/Ascend/cann-9.1.0"
 SITE = "usr/local/lib/python3.11/dist-packages"
 LAUNCHER = '#!/bin/sh\nexec python3 /opt/stand-in/engine.py "$@"\n'
@@ -66,10 +67,8 @@ def write_root(root: Path, package: Package) -> None:
     """Write what the image has beside the simulated engine."""
     stand_in = root / "opt/stand-in"
     shutil.copytree(PARTS[0] / "root", root)
-    shutil.copytree(PARTS[1], stand_in, ignore=shutil.ignore_patterns("__pycache__", "README.md", "serve.py"))
+    write_engine(stand_in, package)
     shutil.copyfile(PARTS[0] / "engine.py", stand_in / "engine.py")
-    module = "vllm_ascend/batch_invariant.py"
-    shutil.copyfile(source(package) / module, stand_in / module)
     texts = {
         f"opt/stand-in/vllm_ascend-{package.version}.dist-info/METADATA": (
             f"Metadata-Version: 2.1\nName: vllm-ascend\nVersion: {package.version}\n"

@@ -9,8 +9,8 @@ import pytest
 import serve  # tools/vllm_cpu, found through conftest
 
 from detinf.api.types import Promise
-from detinf.documents import NotApplicable, Reference, References, Verdict
-from detinf.engines.plan import gate_widths
+from detinf.documents import Reference, References, Verdict
+from detinf.engines.plan import excluded_stimuli, gate_widths
 from detinf.probe.client import EngineClient
 from detinf.probe.comparison import Observable
 from detinf.probe.disturbances import Disturbance, disturbances
@@ -94,10 +94,7 @@ async def test_engine_that_does_what_its_profile_excludes_is_told_so(engine: Any
 async def told(prober: Prober, client: EngineClient) -> dict[str, Reason]:
     """Return what becomes of the stimuli that the profile says cannot apply."""
     metrics = await client.metrics()
-    items = [
-        NotApplicable(relations=list(item.relations), witness=item.witness, reason=item.reason)
-        for item in serve.PROFILE.not_applicable
-    ]
+    items = excluded_stimuli(serve.PROFILE)
     return {outcome.relation: outcome.reason for item in items for outcome in excluded(item, prober.prefills, metrics)}
 
 
@@ -108,7 +105,7 @@ async def test_fault_fails_widths_and_mixes_by_logprob_bits_alone_with_and_witho
     items = [item.model_copy(update={"temperature_milli": 0}) for item in propose(272, SPECIAL, CONTEXT, 16).items]
     prober = Prober(client, Promise.TOKENS_AND_LOGPROBS, CONTEXT, engine.trace)
     expected = {item.name: await client.ask(item) for item in items}
-    listed = disturbances(items, expected, [2, 16], 0, traced=True)  # type: ignore[arg-type]
+    listed = disturbances(items, expected, [2, 16], 0, traced=True)
     cells = [cell for cell in listed if cell.relation != "S04"]
     assert [cell.condition for cell in cells] == ["width=2", "width=16", "prefill=9", "prefill=129"]
     for cell in cells:

@@ -65,7 +65,7 @@ async def test_member_that_joins_late_and_one_that_leaves_change_nothing_for_the
     assert isinstance(left, InconclusiveError)
     assert left.reason is Reason.CANCELLED
     assert [*formed.answers[:1], *formed.answers[2:]] == [*alone[:1], *alone[2:]]
-    while (await client.metrics()).running:  # type: ignore[union-attr]
+    while (await client.metrics()).running:  # nobody tells when an engine has nothing to do
         await asyncio.sleep(0.05)
     steps = engine.trace.since(position).steps
     seen = {

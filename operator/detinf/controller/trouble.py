@@ -220,10 +220,15 @@ def _when(event: Manifest) -> float:
         event.get("eventTime"),
         event["metadata"].get("creationTimestamp"),
     )
-    return next((pods.parse_time(str(item)) for item in seen if item), 0.0)
+    return _first_of(seen) or 0.0
 
 
 def _since(event: Manifest) -> float:
     """Return when an Event was first seen."""
     seen = (event.get("deprecatedFirstTimestamp"), event.get("eventTime"), event["metadata"].get("creationTimestamp"))
-    return next((pods.parse_time(str(item)) for item in seen if item), _when(event))
+    return _first_of(seen) or _when(event)
+
+
+def _first_of(times: Iterable[str | None]) -> float | None:
+    """Return the first time that is there, in seconds since 1970."""
+    return next((pods.parse_time(str(item)) for item in times if item), None)

@@ -6,7 +6,16 @@ The served name, the port and the middleware stay out: they go to the pod's comm
 from __future__ import annotations
 
 from detinf.api.types import ModelSource, Spec
-from detinf.documents import Plan, PlanAttestation, PlanDownload, PlanEnvironment, PlanModel, PlanSymbol, PlanTopology
+from detinf.documents import (
+    NotApplicable,
+    Plan,
+    PlanAttestation,
+    PlanDownload,
+    PlanEnvironment,
+    PlanModel,
+    PlanSymbol,
+    PlanTopology,
+)
 from detinf.engines.profile import Profile
 from detinf.guard.canonical import short
 from detinf.guard.hubs import HUBS, snapshot_path
@@ -142,3 +151,11 @@ def gate_widths(spec: Spec, profile: Profile) -> list[int]:
     """Return the widths that the gate proves: the profile's, and the full width of a step up to ``WIDEST``."""
     limit = spec.engine.max_num_seqs
     return sorted({min(width, limit) for width in (*profile.gate_widths, WIDEST)} - {1})
+
+
+def excluded_stimuli(profile: Profile) -> list[NotApplicable]:
+    """Return what the probe does not disturb this engine with, and how it sees that it could not."""
+    return [
+        NotApplicable(relations=list(item.relations), witness=item.witness, reason=item.reason)
+        for item in profile.not_applicable
+    ]

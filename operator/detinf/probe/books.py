@@ -50,7 +50,7 @@ class Books:
             )
 
     def keep(self, rounds: list[Round]) -> None:
-        """Book rounds after the gate, and keep the first evidence."""
+        """Book rounds, and keep the first evidence among them."""
         for outcome in rounds:
             self.book(outcome)
             if outcome.verdict is Verdict.FAIL:

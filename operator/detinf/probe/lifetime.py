@@ -264,7 +264,7 @@ class Lifetime:
                 self.books.book(outcome)
                 if outcome.verdict is not Verdict.PASS:
                     return outcome
-        for cell in self.cells(items, expected, self.gate_widths()):
+        for cell in self.cells(items, expected, self.widths(wide=self.traced())):
             outcome = await self.formed(cell)
             # NotMixed has its witness: this scheduler gives a prefill steps of its own, so the cell does not apply.
             if outcome.verdict is not Verdict.PASS and outcome.reason is not Reason.NOT_MIXED:
@@ -289,9 +289,9 @@ class Lifetime:
         """Return whether this boot writes a step trace."""
         return self.trace.position() is not None
 
-    def gate_widths(self) -> list[int]:
-        """Return the widths that the gate wants: the wide ones only where the step trace can prove them."""
-        return [width for width in self.read_settings().gate.widths if width <= NARROW or self.traced()]
+    def widths(self, *, wide: bool) -> list[int]:
+        """Return the widths that are wanted; wide ones at the gate alone, where the step trace can prove them."""
+        return [width for width in self.read_settings().gate.widths if wide or width <= NARROW]
 
     def cells(
         self, items: list[Reference], expected: dict[str, Observation], widths: list[int], turn: int = 0
@@ -362,8 +362,7 @@ class Lifetime:
                 self.books.keep(await self.alone(reference, expected[reference.name]))
                 next_solo = now + settings.schedule.solo_interval_seconds
             if now >= next_width:
-                narrow = [width for width in settings.gate.widths if width <= NARROW]
-                cells = self.cells(items, expected, narrow, turn)
+                cells = self.cells(items, expected, self.widths(wide=False), turn)
                 widths = [cell for cell in cells if cell.relation == "S03"]
                 others = [cell for cell in cells if cell.relation != "S03"]
                 for listed in filter(None, (widths, others)):
@@ -373,7 +372,7 @@ class Lifetime:
                 turn += 1
                 next_width = now + settings.schedule.width_interval_seconds
 
-    # Booking -------------------------------------------------------------------------------------------------------
+    # Asking --------------------------------------------------------------------------------------------------------
 
     async def alone(self, reference: Reference, answer: Observation, *, twice: bool = True) -> list[Round]:
         """Ask one reference alone: S02, and S01 where it is asked twice."""

@@ -7,8 +7,8 @@ from detinf.api.types import ProbeMode, Spec
 from detinf.cluster.port import Manifest
 from detinf.controller.builders.parts import Resource, config_map, name_of
 from detinf.controller.settings import OperatorSettings
-from detinf.documents import GateSettings, NotApplicable, Plan, ProbeSettings, ScheduleSettings
-from detinf.engines.plan import gate_widths
+from detinf.documents import GateSettings, Plan, ProbeSettings, ScheduleSettings
+from detinf.engines.plan import excluded_stimuli, gate_widths
 from detinf.engines.validated import observed_because
 from detinf.guard import layout
 
@@ -22,10 +22,6 @@ def settings_document(resource: Resource, spec: Spec, plan: Plan, settings: Oper
     """Return what the probes of this resource are to do."""
     profile = settings.profiles[plan.profile]
     observing = observed_because(spec, profile)
-    excluded = [
-        NotApplicable(relations=list(item.relations), witness=item.witness, reason=item.reason)
-        for item in profile.not_applicable
-    ]
     return ProbeSettings(
         mode=ProbeMode.OBSERVE if observing else None,
         promise=spec.promise,
@@ -36,7 +32,7 @@ def settings_document(resource: Resource, spec: Spec, plan: Plan, settings: Oper
             width_interval_seconds=settings.width_interval_seconds,
             stale_after_seconds=settings.stale_after_seconds,
         ),
-        not_applicable=excluded or None,
+        not_applicable=excluded_stimuli(profile) or None,
         metrics={str(key): name for key, name in profile.metrics.items()} or None,
     )
 

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from attesting_engine import Stage, make_stage, write_engine
 
 from detinf.documents import Attestation, Plan, PlanAttestation, PlanEnvironment, PlanModel, PlanTopology
 from detinf.guard.install import install
@@ -53,7 +54,7 @@ if mode == "orphan":
 folder.joinpath("engine.draft").write_text(json.dumps(seen))
 folder.joinpath("engine.draft").replace(folder / "engine.json")
 while True:
-    signal.pause()
+    signal.sigtimedwait([], 0.1)  # pause() would sleep through a signal that comes just before it
 """
 
 
@@ -277,3 +278,17 @@ def foreign_place() -> Iterator[Place]:
         os.chown(folder / "shared", NOBODY, NOBODY)
         made.user = {"user": NOBODY, "group": NOBODY, "extra_groups": []}
         yield made
+
+
+@pytest.fixture(scope="session")
+def engine(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An engine like vLLM-Ascend (``attesting_engine``)."""
+    folder = tmp_path_factory.mktemp("site") / "engine"
+    write_engine(folder)
+    return folder
+
+
+@pytest.fixture
+def stage(place: Place, engine: Path) -> Stage:
+    """A pod in which everything is as the plan says."""
+    return make_stage(place, engine)

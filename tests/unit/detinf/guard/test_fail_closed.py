@@ -1,193 +1,38 @@
 """What is not proven inside the engine does not serve: the real guard and plug-in, in processes like the engine's own.
 
 Each scenario is shown twice: as it is, and with the one check broken that stands against it, whereupon the engine
-serves. ``vllm_ascend/batch_invariant.py`` is the published package's own file.
+serves. What the probe takes of a set is in ``test_attested_sets.py``.
 """
 
 from __future__ import annotations
 
 import json
 import os
-import shutil
 import signal
 import subprocess
 import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import HealthCheck, given, settings
-from hypothesis import strategies as st
+from attesting_engine import (
+    ATTESTATION,
+    INCOMPLETE,
+    LIBRARY,
+    NOT_ALIKE,
+    TOOLKIT,
+    VARIABLES,
+    WAIT_SECONDS,
+    Stage,
+    run,
+    undocumented,
+)
 
-from detinf.documents import PodIdentity
 from detinf.guard.layout import REFUSED_EXIT_CODE
 from detinf.probe import attested
-from detinf.probe.app import Probe
-from detinf.probe.attested import Attested, present, read_attested
-from detinf.probe.readiness import Files, GatePass, not_ready, write_pass
-
-ROOT = Path(__file__).resolve().parents[4]
-sys.path.insert(0, str(ROOT / "tools"))
-
-from published import VLLM_ASCEND, source  # noqa: E402 - found through the line above
-
-ENGINE = Path(__file__).resolve().parent / "engine"
-BI = "vllm_ascend.batch_invariant"
-OPS = "torch.ops.batch_invariant_ops"
-TOOLKIT = "toolkit/aarch64-linux/ascend_toolkit_install.info"
-LIBRARY = "opp/vendors/batch_invariant/op_api/lib/libcust_opapi.so"
-WAIT_SECONDS = 120
-
-ATTESTATION = {
-    "processes": ["guard", "api-server", "engine-core", "worker-0", "worker-1"],
-    "worker": "vllm_ascend.worker.worker:NPUWorker",
-    "initialiser": "vllm_ascend.worker.worker:init_batch_invariance",
-    "symbols": [
-        {"name": f"{BI}.HAS_TRITON", "values": ["true"]},
-        {"name": f"{BI}.HAS_ASCENDC_BATCH_INVARIANT", "values": ["true"]},
-        {
-            "name": "torch_npu.npu_fused_infer_attention_score",
-            "sameAs": f"{OPS}.npu_fused_infer_attention_score_batch_invariant",
-        },
-        {"name": "torch_npu.npu_add_rms_norm", "sameAs": f"{BI}.add_rms_norm"},
-        {"name": "torch.sum", "sameAs": f"{BI}.reduce_sum"},
-        {"name": "torch.are_deterministic_algorithms_enabled()", "values": ["true"]},
-        {"name": "torch_npu.npu.get_soc_version()", "values": ["222", "223"]},
-        {"name": "vllm_ascend.ascend_config._ASCEND_CONFIG.weight_nz_mode", "values": ["0"]},
-        {"name": "vllm_ascend.ascend_config._ASCEND_CONFIG.enable_flashcomm1", "values": ["false"]},
-    ],
-    "configuration": {
-        "cache_config.enable_prefix_caching": "false",
-        "scheduler_config.enable_chunked_prefill": "false",
-        "scheduler_config.async_scheduling": "false",
-        "compilation_config.cudagraph_mode": '"PIECEWISE"',
-        "model_config.quantization": "null",
-        "speculative_config": "null",
-        "parallel_config.tensor_parallel_size": "2",
-        "parallel_config._api_process_count": "1",
-        "additional_config.weight_nz_mode": "0",
-    },
-    "packages": {"cann": ["9.1.0"]},
-    "files": {"batch_invariant_ops": "${ASCEND_OPP_PATH}/vendors/batch_invariant/op_api/lib/libcust_opapi.so"},
-    "failureLines": ["Batch-invariant mode requested but", "HCCL_DETERMINISTIC is set to ["],
-}
-VARIABLES = {
-    "VLLM_BATCH_INVARIANT": "1",
-    "HCCL_DETERMINISTIC": "strict",
-    "LCCL_DETERMINISTIC": "1",
-    "ATB_MATMUL_SHUFFLE_K_ENABLE": "0",
-}
-UNSET = ["HCCL_ALGO", "HCCL_OP_EXPANSION_MODE", "VLLM_SERVER_DEV_MODE"]
-
-
-@dataclass
-class Stage:
-    """A pod with an engine in it that can be wrong."""
-
-    place: Any
-    plan: dict[str, Any]
-    wrong: dict[str, Any] = field(default_factory=dict)
-    """TEST_ENGINE of the stand-in."""
-
-    @property
-    def folder(self) -> Path:
-        return Path(self.place.folder)
-
-    @property
-    def environment(self) -> dict[str, str]:
-        return dict(self.place.environment)
-
-    def write(self) -> None:
-        (self.folder / "plan.json").write_text(json.dumps(self.plan, sort_keys=True, separators=(",", ":")))
-        self.place.environment["TEST_ENGINE"] = json.dumps(self.wrong)
-
-    def attested(self) -> Attested | list[str]:
-        """Return what the probe makes of it."""
-        return read_attested(self.folder / "plan.json", self.folder / "shared")
-
-    def break_check(self, module: str, old: str, new: str) -> None:
-        """Break a check in the installed guard."""
-        self.place.break_check(module, old, new)
-
-
-@dataclass
-class Outcome:
-    """How a start ended: refused, or serving."""
-
-    code: int | None
-    words: str
-    served: bool
-    attested: Attested | list[str]
-    present: dict[str, bool]
-    """What the probe's metrics say of each process."""
-
-
-def run(stage: Stage, then: Callable[[Stage], None] = lambda _stage: None, *, log: bool = False) -> Outcome:
-    """Start the guard; wait until it has refused, or its engine would answer users; end it.
-
-    Args:
-        stage: the pod.
-        then: called while the engine serves, before the probe is asked.
-        log: whether the guard is to end after the engine would have served.
-    """
-    stage.write()
-    serving = stage.folder / "serving"
-    errors = (stage.folder / "errors").open("w+")
-    process = subprocess.Popen(stage.place.arguments(), env=stage.environment, stdout=errors, stderr=errors)
-    limit = time.monotonic() + WAIT_SECONDS
-    try:
-        while process.poll() is None and (log or not serving.exists()):
-            assert time.monotonic() < limit, (stage.folder / "errors").read_text()
-            signal.sigtimedwait([], 0.02)
-        served = serving.exists() and process.poll() is None
-        if served:
-            then(stage)
-        seen = stage.attested()
-        there = present(stage.folder / "plan.json", stage.folder / "shared")
-    finally:
-        if process.poll() is None:
-            for child in stage.place.children(process.pid):
-                os.killpg(child, signal.SIGKILL)
-        process.wait(WAIT_SECONDS)
-        errors.close()
-    log_file = stage.folder / "log"
-    words = log_file.read_text() if log_file.exists() else ""
-    return Outcome(process.returncode, words, served, seen, there)
-
-
-@pytest.fixture(scope="session")
-def engine(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The stand-ins, and the published batch_invariant.py among them."""
-    folder = tmp_path_factory.mktemp("site") / "engine"
-    shutil.copytree(ENGINE, folder)
-    shutil.copyfile(source(VLLM_ASCEND) / "vllm_ascend/batch_invariant.py", folder / "vllm_ascend/batch_invariant.py")
-    return folder
-
-
-def make_stage(place: Any, engine: Path) -> Stage:
-    """Return a pod in which everything is as the plan says."""
-    library = place.folder / "root" / LIBRARY
-    library.parent.mkdir(parents=True)
-    library.write_bytes(b"kernels")
-    toolkit = place.folder / "root" / TOOLKIT
-    toolkit.parent.mkdir(parents=True)
-    toolkit.write_text("package_name=Ascend-cann-toolkit\nversion=9.1.0\n")
-    place.environment |= {"PYTHONPATH": str(engine), "ASCEND_OPP_PATH": "/opp", "PYTHONDONTWRITEBYTECODE": "1"}
-    place.environment["ASCEND_TOOLKIT_HOME"] = "/toolkit"
-    place.write_launcher(f'exec {sys.executable} {engine}/serve.py "$@"')
-    plan = json.loads((place.folder / "plan.json").read_text())
-    plan["environment"] = {"set": dict(VARIABLES), "unset": list(UNSET)}
-    plan["attestation"] = json.loads(json.dumps(ATTESTATION))
-    return Stage(place, plan)
-
-
-@pytest.fixture
-def stage(place: Any, engine: Path) -> Stage:
-    """A pod in which everything is as the plan says."""
-    return make_stage(place, engine)
+from detinf.probe.attested import Attested
 
 
 def test_engine_that_is_as_the_plan_says_serves_attested_by_every_process(stage: Stage) -> None:
@@ -460,209 +305,8 @@ def test_engine_serves_where_the_one_check_against_it_is_broken(
     assert isinstance(outcome.attested, Attested), outcome.attested
 
 
-@pytest.fixture(scope="module")
-def whole(new_place: Callable[[Path], Any], engine: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A plan and the complete set of a boot, as guard and plug-in wrote it for an engine that served."""
-    made = make_stage(new_place(tmp_path_factory.mktemp("whole")), engine)
-    kept = tmp_path_factory.mktemp("kept")
-
-    def keep(stage: Stage) -> None:
-        shutil.copytree(stage.folder / "shared", kept / "shared")
-        shutil.copyfile(stage.folder / "plan.json", kept / "plan.json")
-
-    assert run(made, keep).served
-    return kept
-
-
-def path_of(folder: Path, process: str) -> Path:
-    return folder / "shared" / f"attestation-{process}.json"
-
-
-def rewrite(process: str, change: Callable[[dict[str, Any]], Any]) -> Callable[[Path], Any]:
-    """Return what changes an attestation as a stale or foreign one would be."""
-
-    def rewritten(folder: Path) -> None:
-        document = json.loads(path_of(folder, process).read_bytes())
-        change(document)
-        path_of(folder, process).write_text(json.dumps(document))
-
-    return rewritten
-
-
-def truncate(folder: Path) -> None:
-    path = path_of(folder, "worker-1")
-    path.write_bytes(path.read_bytes()[:-40])
-
-
-read = attested._read
-
-
-def read_or_peer(process: str, shared: Path) -> Any:
-    """Read an attestation, or a peer's where there is none to be read: the check of completeness, broken."""
-    found = read(process, shared)
-    return read("guard", shared) if isinstance(found, str) else found
-
-
-OTHER = "sha256:" + "0" * 64
-NO_PROBLEMS = ("_problems", lambda *_arguments: [])
-NOT_ALIKE = ("_unlike", lambda _found: [])
-INCOMPLETE = ("_read", read_or_peer)
-
-# (name, what happens to the set, what the probe says, the probe's check and what it is replaced by)
-SETS: tuple[tuple[str, Callable[[Path], Any], str, tuple[str, Any]], ...] = (
-    (
-        "of another boot",
-        rewrite("worker-1", lambda document: document.update(boot="f" * 32)),
-        "attestation of worker-1: boot ffffffffffffffffffffffffffffffff is not",
-        NO_PROBLEMS,
-    ),
-    (
-        "stale: for another plan",
-        rewrite("engine-core", lambda document: document.update(planDigest=OTHER)),
-        f"attestation of engine-core: it is for plan {OTHER}",
-        NO_PROBLEMS,
-    ),
-    (
-        "of another fingerprint than expected",
-        rewrite("api-server", lambda document: document.update(fingerprint=OTHER)),
-        f"attestation of api-server: fingerprint {OTHER}, expected",
-        NO_PROBLEMS,
-    ),
-    (
-        "of an identity that its fingerprint is not of",
-        rewrite("api-server", lambda document: document["identity"].update(python="2.7")),
-        "is not its identity's",
-        NO_PROBLEMS,
-    ),
-    (
-        "of an identity that no fingerprint can be of",
-        rewrite("api-server", lambda document: document["identity"].update(python=3.11)),
-        "is not its identity's, none ($.python: 3.11 is a float",
-        NO_PROBLEMS,
-    ),
-    (
-        "of a rank that found something else than its peers",
-        rewrite("worker-1", lambda document: document["observed"].update({"torch.sum": "1"})),
-        "attestation of worker-1: torch.sum is 1, worker-0 has",
-        NOT_ALIKE,
-    ),
-    (
-        "missing for one rank",
-        lambda folder: path_of(folder, "worker-1").unlink(),
-        "no attestation of worker-1 yet",
-        INCOMPLETE,
-    ),
-    ("truncated", truncate, "attestation: document: Invalid JSON", INCOMPLETE),
-    (
-        "malformed: no boot",
-        rewrite("worker-1", lambda document: document.pop("boot")),
-        "attestation: boot: Field required",
-        INCOMPLETE,
-    ),
-    (
-        "malformed: no object",
-        lambda folder: path_of(folder, "worker-1").write_text("[]"),
-        "attestation: document: ",
-        INCOMPLETE,
-    ),
-    ("empty", lambda folder: path_of(folder, "worker-1").write_bytes(b""), "attestation: document: ", INCOMPLETE),
-)
-
-
-@pytest.mark.parametrize("case", SETS, ids=lambda case: case[0])
-def test_set_that_is_not_complete_and_right_is_not_attested_unless_the_one_check_is_broken(
-    whole: Path, tmp_path: Path, case: Any, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    _, change, words, check = case
-    folder = tmp_path / "pod"
-    shutil.copytree(whole, folder)
-    plan, shared = folder / "plan.json", folder / "shared"
-    assert isinstance(read_attested(plan, shared), Attested)
-    change(folder)
-    seen = read_attested(plan, shared)
-    assert isinstance(seen, list), seen
-    assert any(words in line for line in seen), seen
-    assert (list(present(plan, shared).values()).count(False) == 1) == (check is not NOT_ALIKE)
-    monkeypatch.setattr(attested, *check)
-    assert isinstance(read_attested(plan, shared), Attested)
-
-
-ANY_JSON = st.recursive(
-    st.none() | st.booleans() | st.integers() | st.text(max_size=5) | st.floats(),
-    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=3),
-)
-
-
-@settings(deadline=None, max_examples=200, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(st.data())
-def test_damaged_attestation_is_told_and_never_a_crash(whole: Path, tmp_path: Path, data: st.DataObject) -> None:
-    folder = tmp_path / "pod"
-    if not folder.exists():
-        shutil.copytree(whole, folder)
-    process = data.draw(st.sampled_from(ATTESTATION["processes"]))
-    before = path_of(whole, process).read_bytes()
-    if data.draw(st.booleans()):
-        document = json.loads(before)
-        holder = document
-        key = data.draw(st.sampled_from(sorted(holder)))
-        if key == "identity" and data.draw(st.booleans()):
-            holder = holder["identity"]
-            key = data.draw(st.sampled_from(sorted(holder)))
-        holder[key] = data.draw(ANY_JSON)
-        damaged = json.dumps(document).encode()
-    else:
-        start = data.draw(st.integers(0, len(before)))
-        damaged = (
-            before[:start] + data.draw(st.binary(max_size=5)) + before[data.draw(st.integers(start, len(before))) :]
-        )
-    path_of(folder, process).write_bytes(damaged)
-    seen = read_attested(folder / "plan.json", folder / "shared")
-    there = present(folder / "plan.json", folder / "shared")
-    path_of(folder, process).write_bytes(before)
-    assert isinstance(seen, Attested) or all(seen), seen
-    assert set(there) == set(ATTESTATION["processes"])
-
-
-def test_probe_says_everywhere_what_of_the_set_is_missing(whole: Path, tmp_path: Path) -> None:
-    folder = tmp_path / "pod"
-    shutil.copytree(whole, folder)
-    for name in ("state", "podinfo"):
-        (folder / name).mkdir()
-    files = Files(folder / "plan.json", folder / "shared", folder / "state", folder / "podinfo")
-    pod = PodIdentity(namespace="n", name="a-0-0", uid="u")
-    probe = Probe(files=files, settings=folder, delivery=folder, engine_url="http://127.0.0.1:1", pod=pod)
-    found = read_attested(files.plan, files.shared)
-    assert isinstance(found, Attested)
-    assert not_ready(files) == [f"boot {found.boot} has not passed the gate"]
-    write_pass(files.state, GatePass("f" * 32, found.plan_digest, found.fingerprint, OTHER))
-    assert not_ready(files) == [f"boot {found.boot} has not passed the gate"]
-    write_pass(files.state, GatePass(found.boot, found.plan_digest, OTHER, OTHER))
-    assert not_ready(files) == ["the gate was passed under another fingerprint or plan"]
-    write_pass(files.state, GatePass(found.boot, found.plan_digest, found.fingerprint, OTHER))
-    assert not_ready(files) == []
-    assert probe.report().ready
-    assert b'detinf_probe_attested{process="worker-1"} 1.0' in probe.metrics(0)
-    path_of(folder, "worker-1").unlink()  # the pass of the gate is still there
-    (reason,) = not_ready(files)
-    assert reason.startswith("no attestation of worker-1 yet")
-    report = probe.report()
-    assert (report.ready, report.reasons) == (False, [reason])
-    page = probe.metrics(0).decode()
-    assert 'detinf_probe_attested{process="worker-1"} 0.0' in page
-    shown = [line for line in page.splitlines() if line.startswith("detinf_probe_attested{")]
-    assert sorted(line.rpartition(" ")[2] for line in shown) == ["0.0", *["1.0"] * (len(ATTESTATION["processes"]) - 1)]
-
-
-def row(name: str, words: str) -> str:
-    """Return a row of docs/reference/attested.md."""
-    return f"| {name} | `{words.replace(OTHER, 'sha256:...').replace('f' * 32, '...').strip()}` |"
-
-
 def test_every_scenario_is_documented_with_its_words() -> None:
-    documented = (ROOT / "docs/reference/attested.md").read_text(encoding="utf-8").splitlines()
-    rows = [row(scenario.name, scenario.words) for scenario in SCENARIOS]
-    rows += [row(name, words) for name, _, words, _ in SETS]
-    assert [line for line in rows if line not in documented] == []
+    assert undocumented((scenario.name, scenario.words) for scenario in SCENARIOS) == []
 
 
 def test_engine_that_was_started_around_the_guard_is_not_attested(stage: Stage) -> None:

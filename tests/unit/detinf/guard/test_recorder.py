@@ -300,7 +300,7 @@ def test_request_that_waits_preempted_or_leaves_is_in_no_step_meanwhile(
         [(3, False, 1)],
         [(3, False, 1)],
     ]
-    assert list(type(scheduler).schedule.detinf_watch.recorder.own) == [OWN]  # type: ignore[attr-defined]
+    assert list(type(scheduler).schedule.detinf_watch.recorder.own) == [OWN]
 
 
 @dataclass
