@@ -142,7 +142,7 @@ def _steps_alone(own: int, *, emptied: bool) -> list[float]:
 
     weights, copied = bytearray(EMPTYING_BYTES), bytearray(EMPTYING_BYTES)
     times = []
-    with tempfile.TemporaryDirectory(prefix="detinf-step-trace-") as name:
+    with tempfile.TemporaryDirectory(prefix="detinf-step-trace-", dir=serve.MEMORY) as name:
         recorder = Recorder(TraceWriter(Path(name) / "trace.ring", serve.BOOT))
         recorder.record(scheduler, step(ids))
         for _ in range(STEPS_ALONE // 10 if emptied else STEPS_ALONE):

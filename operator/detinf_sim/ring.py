@@ -31,12 +31,12 @@ class Ring:
 
     def record(self, record: StepRecord) -> None:
         """Write one step."""
-        self.writer.write(
+        parts = parts_of(
+            own_in(record),
             tokens=record.tokens,
             width=record.width,
             prefills=record.prefills,
-            waiting=record.waiting,
             preemptions=record.preemptions,
             cached_tokens=record.cached_tokens,
-            own=parts_of(own_in(record)),
         )
+        self.writer.write(parts, record.waiting)

@@ -27,8 +27,7 @@ class Recorder:
     """Turns what a scheduler says into records.
 
     Nearly every step holds what the one before held, one token of each request: then the lists of requests are
-    compared, which hold the same objects, and what was made ready for the step before is written again. The forward
-    pass has emptied the processor's caches by then, so that the cost is in how much memory is looked at.
+    compared, which hold the same objects, and what was made ready for the step before is written again.
     """
 
     def __init__(self, writer: TraceWriter) -> None:
@@ -45,34 +44,26 @@ class Recorder:
 
     def record(self, scheduler: Any, output: Any) -> None:
         """Record one step."""
-        scheduled: dict[str, int] = output.num_scheduled_tokens
-        tokens, width, prefills, cached = output.total_num_scheduled_tokens, len(scheduled), 0, 0
-        decoded = self._decoded(output, tokens, width)
-        if decoded is None or decoded != self.decoded:
-            prefills, cached = self._look(scheduler.requests, output)
-            self.decoded = decoded or None
-            if not scheduled:
-                return
-        self.writer.write(
-            tokens=tokens,
-            width=width,
-            prefills=prefills,
-            waiting=len(scheduler.waiting),
-            preemptions=self.preempted,
-            cached_tokens=cached,
-            own=self.parts,
-        )
-        self.preempted = 0
-
-    def _decoded(self, output: Any, tokens: int, width: int) -> list[str] | None:
-        """Return the requests of a step of nothing but one token of each, which nobody joined or left; else None."""
         cached = output.scheduled_cached_reqs
         listed: list[str] = cached.req_ids
-        changed = output.scheduled_new_reqs or cached.resumed_req_ids or output.finished_req_ids or self.reading
-        return None if changed or not tokens == width == len(listed) else listed
+        width = len(output.num_scheduled_tokens)
+        # One token of each, and nobody joined or left.
+        decodes = width == len(listed) == output.total_num_scheduled_tokens and not (
+            output.scheduled_new_reqs
+            or cached.resumed_req_ids
+            or output.finished_req_ids
+            or self.reading
+            or self.preempted
+        )
+        if not decodes or listed != self.decoded:
+            self._look(scheduler.requests, output)
+            self.decoded = listed if decodes and width else None
+            if not width:
+                return
+        self.writer.write(self.parts, len(scheduler.waiting))
 
-    def _look(self, requests: Any, output: Any) -> tuple[int, int]:
-        """Make a step's parts ready; return how many of its requests read, and how many of their tokens were cached."""
+    def _look(self, requests: Any, output: Any) -> None:
+        """Make a step's parts ready."""
         for identifier in output.finished_req_ids:
             self.own.pop(identifier, None)
             self.reading.pop(identifier, None)
@@ -88,8 +79,17 @@ class Recorder:
                 prefill = identifier in prefills
                 computed = requests[identifier].num_computed_tokens - count if prefill else 0
                 own.append(Own(cohort, number, prefill, count, computed))
-        self.parts = parts_of(own)
-        return len(prefills), cached
+        if not scheduled:
+            return
+        self.parts = parts_of(
+            own,
+            tokens=output.total_num_scheduled_tokens,
+            width=len(scheduled),
+            prefills=len(prefills),
+            preemptions=self.preempted,
+            cached_tokens=cached,
+        )
+        self.preempted = 0
 
     def _admit(self, requests: Any, output: Any) -> int:
         """Take note of the requests that begin to read; return how many tokens of new ones were cached."""

@@ -9,6 +9,10 @@ one slot, and more only where it holds more than ``RUNS_PER_RECORD`` of them. A 
 which says whether it was overwritten, and a checksum, which says whether it was written whole: the file is shared
 between processes without a lock, and machines with weak memory order (aarch64) may show a record's bytes in any order.
 
+A slot has two halves. What is new in each step stands in the first, which is written anew; what a step has in common
+with the one before it, as a rule all the rest, was made ready once (``Part``). The forward pass has emptied the
+processor's caches when a step is recorded, so that the cost is in how much code and memory is looked at.
+
 Requests of our own are those whose id holds ``detinf-<16 hex digits>-<number>``: the probe sends that as X-Request-Id,
 and vLLM's ids keep it (``cmpl-<id>-<place in a list of prompts>-<8 hex>``, measured on 0.32). The prompts of a list
 have consecutive numbers.
@@ -20,7 +24,6 @@ import mmap
 import os
 import re
 import struct
-import sys
 import time
 import zlib
 from collections.abc import Iterable, Sequence
@@ -28,19 +31,21 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
-MAGIC = b"DETINFT2"
+MAGIC = b"DETINFT3"
 HEADER = struct.Struct("<8sIIIIQ32s")
 """magic, record bytes, capacity, process id, reserved, start on CLOCK_MONOTONIC in ns, boot."""
 COUNT_OFFSET = 128
-"""8 bytes of the machine's own order, stored at once: how many records were written, with check bits (``count_word``).
-
-Where the newest record is; each record says itself what it is."""
-COUNT_BITS = 48
+"""8 bytes, stored at once: the number of the newest record. It says where that is; each record says itself what it
+is."""
 HEADER_BYTES = 4096
-HEAD = struct.Struct("<QQQIIIIIIIHHHH")
-RECORD = struct.Struct(HEAD.format + "I")
-"""index, step, CLOCK_MONOTONIC ns, tokens, width, prefills, decodes, waiting, preemptions, cached tokens, part, runs in
-this record, runs in the step, reserved, checksum of all before and of the runs."""
+FRONT = struct.Struct("<QQQI")
+"""number of the record, from 1 on, as ``number_word``; step; CLOCK_MONOTONIC ns; waiting. 4 bytes of the checksum
+follow."""
+CHECKSUM_BYTES = 4
+BODY_OFFSET = FRONT.size + CHECKSUM_BYTES
+BODY = struct.Struct("<IIIIIIHHHH")
+"""tokens, width, prefills, decodes, preemptions, cached tokens, part, runs in this record, runs in the step, reserved;
+the runs follow."""
 RUN = struct.Struct("<8sHHHHII")
 """cohort, first number, how many numbers from it on, 1 for prefills, reserved, and of each: tokens scheduled, tokens
 computed before (of a prefill; 0 for a decode)."""
@@ -98,41 +103,42 @@ def own_id(cohort: bytes, number: int) -> str:
     return f"detinf-{cohort.hex()}-{number}"
 
 
-def checksum(head: bytes, runs: bytes) -> int:
-    """Return the checksum of a record: of its runs, and of its head without the checksum."""
-    return zlib.crc32(head[:-4], zlib.crc32(runs))
+def checksum(front: bytes, body: bytes) -> int:
+    """Return the checksum of a record: of its body with the runs, and of its front without the checksum."""
+    return zlib.crc32(front, zlib.crc32(body))
 
 
-@dataclass(frozen=True)
-class Part:
-    """The runs of one record, made ready; a step that holds the same as the one before it has the same parts."""
+class Part(NamedTuple):
+    """The body of one record, made ready; a step that holds the same as the one before it has the same parts."""
 
-    runs: bytes
-    count: int
-    in_step: int
-    """Runs of all the step's parts."""
+    body: bytes
+    """With its runs."""
     checksum: int
 
 
-def parts_of(own: Iterable[Own]) -> list[Part]:
-    """Return the parts of a step: at least one, and no more than ``MOST_OWN`` requests."""
+def parts_of(
+    own: Iterable[Own], *, tokens: int, width: int, prefills: int = 0, preemptions: int = 0, cached_tokens: int = 0
+) -> list[Part]:
+    """Return the parts of a step (see ``Step``): at least one, and no more than ``MOST_OWN`` requests of our own."""
     runs: list[bytes] = []
     alike: tuple[bytes, bool, int, int] | None = None
     first = length = 0
-    for cohort, number, prefill, tokens, computed in sorted(own)[:MOST_OWN]:
-        if number == first + length and (cohort, prefill, tokens, computed) == alike:
+    for one in sorted(own)[:MOST_OWN]:
+        like = (one.cohort, one.prefill, one.tokens, one.computed)
+        if one.number == first + length and like == alike:
             length += 1
             continue
         if alike:
             runs.append(_run(alike, first, length))
-        alike, first, length = (cohort, prefill, tokens, computed), number, 1
+        alike, first, length = like, one.number, 1
     if alike:
         runs.append(_run(alike, first, length))
     parts = []
     for start in range(0, max(1, len(runs)), RUNS_PER_RECORD):
         listed = runs[start : start + RUNS_PER_RECORD]
-        joined = b"".join(listed)
-        parts.append(Part(joined, len(listed), len(runs), zlib.crc32(joined)))
+        counts = (tokens, width, prefills, width - prefills, preemptions, cached_tokens)
+        body = BODY.pack(*counts, len(parts), len(listed), len(runs), 0) + b"".join(listed)
+        parts.append(Part(body, zlib.crc32(body)))
     return parts
 
 
@@ -141,17 +147,15 @@ def _run(alike: tuple[bytes, bool, int, int], first: int, length: int) -> bytes:
     return RUN.pack(cohort, first, length, prefill, 0, tokens, computed)
 
 
-def count_word(records: int) -> int:
-    """Return the word that says how many records there are: 48 bits of it, and 16 that check them."""
-    count = records & (1 << COUNT_BITS) - 1
-    return count | ((count ^ count >> 16 ^ count >> 32 ^ 0xFFFF) & 0xFFFF) << COUNT_BITS
+def number_word(number: int) -> int:
+    """Return a record's number with check bits: 48 bits of it, and below them the lowest 16 inverted."""
+    return number << 16 | ~number & 0xFFFF
 
 
-def count_of(word: bytes) -> int | None:
-    """Return how many records a word says there are; None for a word that is none."""
-    value = int.from_bytes(word, sys.byteorder)
-    count = value & (1 << COUNT_BITS) - 1
-    return count if len(word) == 8 and count_word(count) == value else None
+def number_of(word: bytes) -> int | None:
+    """Return the number that a word holds; None for a word that is none, or was not stored whole."""
+    value = int.from_bytes(word, "little")
+    return value >> 16 if len(word) == 8 and number_word(value >> 16) == value else None
 
 
 class TraceWriter:
@@ -183,52 +187,24 @@ class TraceWriter:
         HEADER.pack_into(
             self._map, 0, MAGIC, RECORD_BYTES, capacity, os.getpid(), 0, time.monotonic_ns(), boot.encode()[:32]
         )
-        # One store of 8 bytes; struct would store them one by one, and this process may be halted in between.
-        self._count = memoryview(self._map)[COUNT_OFFSET : COUNT_OFFSET + 8].cast("Q")
-        self._count[0] = count_word(0)
+        self._map[COUNT_OFFSET : COUNT_OFFSET + 8] = number_word(0).to_bytes(8, "little")
         draft.replace(path)
 
-    def write(
-        self,
-        *,
-        tokens: int,
-        width: int,
-        prefills: int,
-        waiting: int,
-        preemptions: int,
-        cached_tokens: int,
-        own: Sequence[Part],
-        monotonic_ns: int | None = None,
-    ) -> None:
-        """Write one step; ``own`` are its parts, one at least."""
-        self.steps += 1
+    def write(self, parts: Sequence[Part], waiting: int, monotonic_ns: int | None = None) -> None:
+        """Write one step: its parts, one at least, and how many requests waited after it."""
+        self.steps = step = self.steps + 1
         now = time.monotonic_ns() if monotonic_ns is None else monotonic_ns
-        for number, part in enumerate(own):
-            # One by one: unpacking a tuple here costs a step three microseconds.
-            head = HEAD.pack(
-                self.records,
-                self.steps,
-                now,
-                tokens,
-                width,
-                prefills,
-                width - prefills,
-                waiting,
-                preemptions,
-                cached_tokens,
-                number,
-                part.count,
-                part.in_step,
-                0,
-            )
+        ring = self._map
+        for body, checked in parts:
             offset = HEADER_BYTES + self.records % self.capacity * RECORD_BYTES
-            whole = head + zlib.crc32(head, part.checksum).to_bytes(4, "little") + part.runs
-            self._map[offset : offset + len(whole)] = whole
-            self.records += 1
-        self._count[0] = count_word(self.records)
+            self.records = number = self.records + 1
+            front = FRONT.pack(number << 16 | ~number & 0xFFFF, step, now, waiting)  # number_word, without a call
+            whole = front + zlib.crc32(front, checked).to_bytes(CHECKSUM_BYTES, "little") + body
+            ring[offset : offset + len(whole)] = whole
+        # A slice of 8 bytes is one store; struct would store them one by one, and this process may be halted in between.
+        ring[COUNT_OFFSET : COUNT_OFFSET + 8] = front[:8]
 
     def remove(self) -> None:
         """Take the file away: a trace that nobody continues must not be read as one in which nothing happened."""
-        self._count.release()
         self._map.close()
         self.path.unlink(missing_ok=True)

@@ -15,19 +15,22 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from detinf.guard.trace import (
+    BODY,
+    BODY_OFFSET,
     COUNT_OFFSET,
+    FRONT,
     HEADER,
     HEADER_BYTES,
     MAGIC,
     MOST_OWN,
-    RECORD,
     RECORD_BYTES,
     RUN,
     RUNS_PER_RECORD,
     Own,
     Step,
     checksum,
-    count_of,
+    number_of,
+    number_word,
 )
 
 MOST_RECORDS = 65_536
@@ -114,7 +117,7 @@ def _capacity(descriptor: int, boot: str) -> int | None:
 
 def _written(descriptor: int) -> int | None:
     for _ in range(READINGS):
-        if (count := count_of(os.pread(descriptor, 8, COUNT_OFFSET))) is not None:
+        if (count := number_of(os.pread(descriptor, 8, COUNT_OFFSET))) is not None:
             return count
     return None
 
@@ -142,15 +145,18 @@ def _records(descriptor: int, capacity: int, indices: Iterable[int]) -> list[_Re
 def _record(descriptor: int, capacity: int, index: int, most_own: int) -> _Record | None:
     """Return the record of an index; None where the slot does not hold it, whole, or it has more of our own."""
     data = os.pread(descriptor, RECORD_BYTES, HEADER_BYTES + index % capacity * RECORD_BYTES)
-    if len(data) < RECORD.size:
+    if len(data) < BODY_OFFSET + BODY.size:
         return None
-    head = data[: RECORD.size]
-    (of_index, step, when, tokens, width, prefills, decodes, waiting, preemptions, cached, *rest) = RECORD.unpack(head)
-    part, count, in_step, _reserved, stored = rest
-    entries = data[RECORD.size : RECORD.size + count * RUN.size]
-    if of_index != index or count > RUNS_PER_RECORD or stored != checksum(head, entries):
+    front, stored, body = data[: FRONT.size], data[FRONT.size : BODY_OFFSET], data[BODY_OFFSET:]
+    number, step, when, waiting = FRONT.unpack(front)
+    tokens, width, prefills, decodes, preemptions, cached, *numbers = BODY.unpack_from(body)
+    part, count, in_step, _reserved = numbers
+    body = body[: BODY.size + count * RUN.size]
+    if number != number_word(index + 1) or count > RUNS_PER_RECORD:
         return None
-    runs = list(RUN.iter_unpack(entries))
+    if int.from_bytes(stored, "little") != checksum(front, body):
+        return None
+    runs = list(RUN.iter_unpack(body[BODY.size :]))
     if sum(length for _, _, length, *_ in runs) > most_own:
         return None
     own = tuple(

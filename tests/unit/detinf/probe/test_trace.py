@@ -12,19 +12,22 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from detinf.guard.trace import (
+    BODY,
+    BODY_OFFSET,
     CAPACITY,
+    CHECKSUM_BYTES,
     COUNT_OFFSET,
+    FRONT,
     HEADER,
     HEADER_BYTES,
     MOST_OWN,
-    RECORD,
     RECORD_BYTES,
     RUN,
     RUNS_PER_RECORD,
     Own,
     TraceWriter,
     checksum,
-    count_word,
+    number_word,
     own_id,
     own_of,
     parts_of,
@@ -37,8 +40,9 @@ COHORT = b"cohort-1"
 
 def write(writer: TraceWriter, own: int = 0, **values: int) -> None:
     entries = [Own(COHORT, number, False, 1, 10 + number) for number in range(own)]  # no two of them are alike
-    known = {"tokens": 8, "width": 8, "prefills": 2, "waiting": 3, "preemptions": 1, "cached_tokens": 7}
-    writer.write(**(known | values), own=parts_of(entries))
+    told = {name: values.pop(name) for name in ("waiting", "monotonic_ns") if name in values}
+    known = {"tokens": 8, "width": 8, "prefills": 2, "preemptions": 1, "cached_tokens": 7}
+    writer.write(parts_of(entries, **(known | values)), **({"waiting": 3} | told))
 
 
 @pytest.fixture
@@ -104,7 +108,7 @@ def test_requests_of_a_step_are_read_as_they_were_written_whatever_they_are_like
 ) -> None:
     path = tmp_path_factory.mktemp("ring") / "trace.ring"
     writer = TraceWriter(path, BOOT, capacity=64)
-    writer.write(tokens=1, width=1, prefills=0, waiting=0, preemptions=0, cached_tokens=0, own=parts_of(own))
+    writer.write(parts_of(own, tokens=1, width=1), waiting=0)
     window = window_of(path)
     assert window.complete
     assert list(window.steps[0].own) == sorted(own)
@@ -112,8 +116,8 @@ def test_requests_of_a_step_are_read_as_they_were_written_whatever_they_are_like
 
 def test_a_full_step_of_requests_that_are_alike_is_one_record(path: Path) -> None:
     writer = TraceWriter(path, BOOT)
-    parts = parts_of(Own(COHORT, number, False, 1, 0) for number in range(MOST_OWN + 1))
-    writer.write(tokens=1, width=1, prefills=0, waiting=0, preemptions=0, cached_tokens=0, own=parts)
+    alike = (Own(COHORT, number, False, 1, 0) for number in range(MOST_OWN + 1))
+    writer.write(parts_of(alike, tokens=1, width=1), waiting=0)
     assert Trace(path, BOOT).position() == 1
     assert [item.number for item in window_of(path).steps[0].own] == list(range(MOST_OWN))
 
@@ -121,18 +125,19 @@ def test_a_full_step_of_requests_that_are_alike_is_one_record(path: Path) -> Non
 def test_file_that_claims_more_requests_than_can_be_is_a_gap(path: Path) -> None:
     """The same few bytes, over and over, would otherwise become more requests than there is memory for."""
     writer = TraceWriter(path, BOOT, capacity=256)
-    parts = parts_of(Own(COHORT, number, False, 1, 0) for number in range(MOST_OWN))
+    parts = parts_of((Own(COHORT, number, False, 1, 0) for number in range(MOST_OWN)), tokens=1, width=1)
     for _ in range(256):
-        writer.write(tokens=1, width=1, prefills=0, waiting=0, preemptions=0, cached_tokens=0, own=parts)
+        writer.write(parts, waiting=0)
     window = window_of(path)
     assert not window.complete
     assert sum(len(step.own) for step in window.steps) == 64 * MOST_OWN
     data = bytearray(path.read_bytes())
     lie = RUN.pack(COHORT, 0, MOST_OWN + 1, 0, 0, 1, 0)
-    start = HEADER_BYTES + RECORD.size
-    data[start : start + RUN.size] = lie
-    head = bytes(data[HEADER_BYTES : HEADER_BYTES + RECORD.size])
-    data[start - 4 : start] = checksum(head, lie).to_bytes(4, "little")
+    start = HEADER_BYTES + BODY_OFFSET
+    body = bytes(data[start : start + BODY.size]) + lie
+    data[start : start + len(body)] = body
+    front = bytes(data[HEADER_BYTES : HEADER_BYTES + FRONT.size])
+    data[start - CHECKSUM_BYTES : start] = checksum(front, body).to_bytes(CHECKSUM_BYTES, "little")
     path.write_bytes(data)
     assert window_of(path).steps[0].step == 2
 
@@ -221,7 +226,7 @@ def test_count_of_records_that_is_a_lie_gives_no_steps_that_were_not_written(pat
     write(TraceWriter(path, BOOT, capacity=8))
     data = bytearray(path.read_bytes())
     for written in (5, 2**40, 2**48 - 1):
-        put_count(data, count_word(written))
+        put_count(data, number_word(written))
         path.write_bytes(data)
         window = window_of(path)
         assert not window.complete
@@ -229,14 +234,14 @@ def test_count_of_records_that_is_a_lie_gives_no_steps_that_were_not_written(pat
 
 
 def put_count(data: bytearray, word: int) -> None:
-    data[COUNT_OFFSET : COUNT_OFFSET + 8] = word.to_bytes(8, sys.byteorder)
+    data[COUNT_OFFSET : COUNT_OFFSET + 8] = word.to_bytes(8, "little")
 
 
 def test_count_of_records_that_was_written_by_half_is_no_count(path: Path) -> None:
     writer = TraceWriter(path, BOOT)
     write(writer)
     data = bytearray(path.read_bytes())
-    put_count(data, count_word(0xFF) & ~0xFFFF | 0x100)
+    put_count(data, number_word(0xFF) & ~0xFFFF | number_word(0x100) & 0xFFFF)
     path.write_bytes(data)
     assert Trace(path, BOOT).position() is None
     assert Trace(path, BOOT).since(0) is None
@@ -269,8 +274,7 @@ def test_reader_beside_a_writer_sees_no_step_that_was_not_written(path: Path) ->
         f"writer = TraceWriter(Path(sys.argv[1]), {BOOT!r}, capacity=64)\nprint('started', flush=True)\n"
         "for number in range(1, 200_001):\n"
         "    own = [Own(b'cohort-1', number % 7, False, 1, number)] * (number % 5)\n"
-        "    rest = dict(prefills=0, waiting=0, preemptions=0, cached_tokens=0)\n"
-        "    writer.write(tokens=number, width=number % 5, own=parts_of(own), **rest)\n"
+        "    writer.write(parts_of(own, tokens=number, width=number % 5), waiting=0)\n"
     )
     process = subprocess.Popen([sys.executable, "-c", code, str(path)], stdout=subprocess.PIPE)
     assert process.stdout is not None
