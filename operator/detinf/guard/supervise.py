@@ -128,8 +128,8 @@ def wait(child: int, ended: Callable[[], None] = lambda: None) -> int:
 def _wakeups() -> Iterator[int]:
     """Return a pipe that can be read from when a signal came.
 
-    A blocking ``waitpid`` would not do: a signal that is noticed just before it, or by another thread, does not interrupt
-    it, and would be passed on when the engine has ended.
+    A blocking ``waitpid`` would not do: a signal that is noticed just before it, or by another thread, does not
+    interrupt it, and would be passed on when the engine has ended.
     """
     reader, writer = os.pipe()
     os.set_blocking(writer, False)

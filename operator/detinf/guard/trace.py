@@ -133,7 +133,7 @@ def parts_of(
         alike, first, length = like, one.number, 1
     if alike:
         runs.append(_run(alike, first, length))
-    parts = []
+    parts: list[Part] = []
     for start in range(0, max(1, len(runs)), RUNS_PER_RECORD):
         listed = runs[start : start + RUNS_PER_RECORD]
         counts = (tokens, width, prefills, width - prefills, preemptions, cached_tokens)
@@ -194,14 +194,14 @@ class TraceWriter:
         """Write one step: its parts, one at least, and how many requests waited after it."""
         self.steps = step = self.steps + 1
         now = time.monotonic_ns() if monotonic_ns is None else monotonic_ns
-        ring = self._map
+        ring, front = self._map, b""
         for body, checked in parts:
             offset = HEADER_BYTES + self.records % self.capacity * RECORD_BYTES
             self.records = number = self.records + 1
             front = FRONT.pack(number << 16 | ~number & 0xFFFF, step, now, waiting)  # number_word, without a call
             whole = front + zlib.crc32(front, checked).to_bytes(CHECKSUM_BYTES, "little") + body
             ring[offset : offset + len(whole)] = whole
-        # A slice of 8 bytes is one store; struct would store them one by one, and this process may be halted in between.
+        # A slice of 8 bytes is one store; struct stores them one by one, and this process may be halted in between.
         ring[COUNT_OFFSET : COUNT_OFFSET + 8] = front[:8]
 
     def remove(self) -> None:

@@ -206,19 +206,26 @@ class Cluster:
             str(archive),
         )
 
-    def inside(self, *command: str) -> str:
-        """Run a command in the cluster's namespaces, and return what it prints.
+    def entered(self, *command: str) -> list[str]:
+        """Return the command line that runs a command in the cluster's namespaces.
 
         Raises:
-            ClusterError: where it fails.
+            ClusterError: where it is not up.
         """
         if not self.is_up():
             raise ClusterError(f"{self.name} is not up; start it with: up --size node --name {self.name}")
         # The child of unshare is the first process of the namespaces.
         unshare = self.state()["inside"]
         first = Path(f"/proc/{unshare}/task/{unshare}/children").read_text().split()[0]
-        enter = ["nsenter", "--target", first, "--mount", "--net", "--pid"]
-        done = subprocess.run([*enter, *command], check=False, capture_output=True, text=True)
+        return ["nsenter", "--target", first, "--mount", "--net", "--pid", *command]
+
+    def inside(self, *command: str) -> str:
+        """Run a command in the cluster's namespaces, and return what it prints.
+
+        Raises:
+            ClusterError: where it fails.
+        """
+        done = subprocess.run(self.entered(*command), check=False, capture_output=True, text=True)
         if done.returncode:
             raise ClusterError(f"{' '.join(command)}: {(done.stderr or done.stdout).strip()[-500:]}")
         return done.stdout

@@ -49,7 +49,8 @@ func Main(args []string) int {
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM, syscall.SIGINT)
 	defer stop()
 	logger := klog.FromContext(ctx)
-	socket := filepath.Join(*sockets, "detinf-npu.sock")
+	// A name for each resource: two of these plug-ins may run beside each other.
+	socket := filepath.Join(*sockets, "detinf-"+strings.ReplaceAll(*resource, "/", "-")+".sock")
 	_ = os.Remove(socket)
 	devices := inventory(*tree, *count)
 	plugin := stub.NewDevicePluginStub(logger, devices, socket, *resource, false, false)
