@@ -22,7 +22,9 @@ PHASE_STATES = {
     Phase.WAITING_FOR_BASELINE: ("Qualifying", Reason.REPLICA_QUALIFYING),
     Phase.GATING: ("Gating", Reason.REPLICA_GATING),
     Phase.GATE_FAILED: ("Failed", Reason.GATE_FAILED),
+    Phase.PASSED: ("Gating", Reason.REPLICA_GATING),
 }
+"""Of a pod that is not ready; the kubelet needs a moment to see that its gate has passed."""
 
 
 @dataclass(frozen=True)
@@ -70,7 +72,7 @@ def replica_state(replica: Replica, *, isolated: bool, events: Sequence[Manifest
             return ReplicaState(found.state, found.reason, found.words)
     if report is None or report.boot is None:
         return _not_attested(pod)
-    state, reason = PHASE_STATES.get(report.phase, ("Starting", Reason.REPLICA_STARTING))
+    state, reason = PHASE_STATES[report.phase]
     words = "; ".join(report.reasons[:2]) if state in {"Failed", "Gating"} else ""
     return ReplicaState(state, reason, words)
 
