@@ -10,6 +10,7 @@ from __future__ import annotations
 import itertools
 import os
 import stat
+import zlib
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -17,6 +18,7 @@ from pathlib import Path
 from detinf.guard.trace import (
     BODY,
     BODY_OFFSET,
+    CHECKSUM_BITS,
     COUNT_OFFSET,
     FRONT,
     HEADER,
@@ -147,14 +149,14 @@ def _record(descriptor: int, capacity: int, index: int, most_own: int) -> _Recor
     data = os.pread(descriptor, RECORD_BYTES, HEADER_BYTES + index % capacity * RECORD_BYTES)
     if len(data) < BODY_OFFSET + BODY.size:
         return None
-    front, stored, body = data[: FRONT.size], data[FRONT.size : BODY_OFFSET], data[BODY_OFFSET:]
-    number, step, when, waiting = FRONT.unpack(front)
+    front, body = int.from_bytes(data[: CHECKSUM_BITS // 8], "little"), data[BODY_OFFSET:]
+    number, step, when, waiting, stored = FRONT.unpack_from(data)
     tokens, width, prefills, decodes, preemptions, cached, *numbers = BODY.unpack_from(body)
     part, count, in_step, _reserved = numbers
     body = body[: BODY.size + count * RUN.size]
     if number != number_word(index + 1) or count > RUNS_PER_RECORD:
         return None
-    if int.from_bytes(stored, "little") != checksum(front, body):
+    if stored != checksum(front, zlib.crc32(body)):
         return None
     runs = list(RUN.iter_unpack(body[BODY.size :]))
     if sum(length for _, _, length, *_ in runs) > most_own:
