@@ -54,6 +54,7 @@ def ask(host: str, port: int, model: str) -> tuple[str, str]:
 def main() -> int:
     """Send requests until SIGTERM."""
     host, port, model = os.environ["TARGET_HOST"], int(os.environ["TARGET_PORT"]), os.environ["TARGET_MODEL"]
+    pause = float(os.environ["PAUSE_SECONDS"])
     running = True
 
     def stop(_number: int, _frame: FrameType | None) -> None:
@@ -82,7 +83,7 @@ def main() -> int:
         draft = SEEN.with_suffix(".draft")
         draft.write_text(json.dumps(seen), encoding="utf-8")
         draft.rename(SEEN)
-        time.sleep(0.05)
+        time.sleep(pause)
     return 0
 
 

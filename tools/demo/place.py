@@ -55,6 +55,8 @@ def engine_named(name: str) -> Engine:
             ),
             expected_observable=("logprob",),
             load_seconds=10,
+            probe_seconds={"soloIntervalSeconds": 5, "widthIntervalSeconds": 10},
+            user_pause_seconds=0.05,
         )
     return Engine(
         name=name,
@@ -70,6 +72,9 @@ def engine_named(name: str) -> Engine:
         ),
         expected_observable=("logprob",),
         load_seconds=60,
+        # It computes on the processors that the other replica needs to start: it must not do so all the time.
+        probe_seconds={"soloIntervalSeconds": 10, "widthIntervalSeconds": 30},
+        user_pause_seconds=0.5,
     )
 
 
@@ -156,7 +161,7 @@ class Place:
                 "engine": {"defaultProfile": profile, "images": {profile: self.engine.image}}
                 | dict(engine_values or {}),
                 "models": {"hostPathPrefixes": [MODELS]},
-                "probe": {"soloIntervalSeconds": 5, "widthIntervalSeconds": 10},
+                "probe": self.engine.probe_seconds,
             }
             done = subprocess.run(
                 [

@@ -40,6 +40,10 @@ class Engine:
     expected_observable: tuple[str, ...]
     load_seconds: int
     """What the engine takes to be healthy, roughly."""
+    probe_seconds: dict[str, int]
+    """The chart's intervals of the probe: shorter than by default, so that nobody waits for long."""
+    user_pause_seconds: float
+    """Between an answer and the user's next request."""
     script: Path | None = None
     """A script that ``make_model`` runs, mounted at ``/script``."""
 
@@ -439,7 +443,12 @@ def client(engine: Engine, namespace: str, host: str, script: str) -> list[dict[
         "metadata": {"name": CLIENT, "namespace": namespace},
         "data": {"load_client.py": script},
     }
-    environment = {"TARGET_HOST": host, "TARGET_PORT": "8000", "TARGET_MODEL": NAME}
+    environment = {
+        "TARGET_HOST": host,
+        "TARGET_PORT": "8000",
+        "TARGET_MODEL": NAME,
+        "PAUSE_SECONDS": str(engine.user_pause_seconds),
+    }
     pod = {
         "apiVersion": "v1",
         "kind": "Pod",
