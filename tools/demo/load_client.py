@@ -83,7 +83,7 @@ def main() -> int:
         draft = SEEN.with_suffix(".draft")
         draft.write_text(json.dumps(seen), encoding="utf-8")
         draft.rename(SEEN)
-        time.sleep(pause)
+        time.sleep(pause)  # a user who reads; nothing is waited for
     return 0
 
 

@@ -144,10 +144,21 @@ def test_signal_while_nothing_runs_yet_ends_the_guard_and_starts_nothing(anywher
     assert not anywhere.engine_ran
 
 
+def supervised(place: Any, code: str) -> str:
+    """Run code with the installed ``supervise``, which has to end by itself; return what it prints."""
+    head = (
+        f"import os, signal, sys, threading; sys.path.insert(0, {str(place.folder / 'guard')!r})\n"
+        "from detinf.guard import supervise\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-I", "-S", "-c", head + code], capture_output=True, text=True, check=False, timeout=60
+    )
+    assert done.returncode == 0, done
+    return done.stdout
+
+
 def test_signal_between_start_and_forwarding_is_not_lost(place: Any) -> None:
     code = (
-        f"import os, signal, sys; sys.path.insert(0, {str(place.folder / 'guard')!r})\n"
-        "from detinf.guard import supervise\n"
         "supervise.end_on_signals()\n"
         "with supervise.held_signals():\n"
         "    os.kill(os.getpid(), signal.SIGTERM)\n"
@@ -155,17 +166,13 @@ def test_signal_between_start_and_forwarding_is_not_lost(place: Any) -> None:
         "    supervise.forward_signals(child)\n"
         "print(supervise.wait(child))\n"
     )
-    done = subprocess.run(
-        [sys.executable, "-I", "-S", "-c", code], capture_output=True, text=True, check=False, timeout=60
-    )
-    assert (done.returncode, done.stdout) == (0, f"{128 + signal.SIGTERM}\n")  # of the engine: the guard goes on
+    assert supervised(place, code) == f"{128 + signal.SIGTERM}\n"  # of the engine: the guard goes on
 
 
 def test_signal_that_another_thread_takes_is_passed_on_while_the_engine_runs(place: Any) -> None:
     # A signal that comes right before the wait is the same and cannot be timed: noticed, and interrupting nothing.
+    # That another thread sleeps in its system call makes no event: looked for until it has for ten looks.
     code = (
-        f"import os, signal, sys, threading; sys.path.insert(0, {str(place.folder / 'guard')!r})\n"
-        "from detinf.guard import supervise\n"
         "child = supervise.start(['sleep', '600'], dict(os.environ))\n"
         "supervise.forward_signals(child)\n"
         "def asleep():\n"
@@ -179,10 +186,7 @@ def test_signal_that_another_thread_takes_is_passed_on_while_the_engine_runs(pla
         "threading.Thread(target=take, daemon=True).start()\n"
         "print(supervise.wait(child))\n"
     )
-    done = subprocess.run(
-        [sys.executable, "-I", "-S", "-c", code], capture_output=True, text=True, check=False, timeout=60
-    )
-    assert (done.returncode, done.stdout) == (0, f"{128 + signal.SIGTERM}\n")
+    assert supervised(place, code) == f"{128 + signal.SIGTERM}\n"
 
 
 def test_engine_starts_with_the_signals_that_a_shell_would_give_it(place: Any) -> None:

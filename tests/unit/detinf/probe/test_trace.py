@@ -38,11 +38,12 @@ BOOT = "0123456789abcdef0123456789abcdef"
 COHORT = b"cohort-1"
 
 
-def write(writer: TraceWriter, own: int = 0, **values: int) -> None:
+def write(
+    writer: TraceWriter, own: int = 0, *, waiting: int = 3, monotonic_ns: int | None = None, **values: int
+) -> None:
     entries = [Own(COHORT, number, False, 1, 10 + number) for number in range(own)]  # no two of them are alike
-    told = {name: values.pop(name) for name in ("waiting", "monotonic_ns") if name in values}
     known = {"tokens": 8, "width": 8, "prefills": 2, "preemptions": 1, "cached_tokens": 7}
-    writer.write(parts_of(entries, **(known | values)), **({"waiting": 3} | told))
+    writer.write(parts_of(entries, **(known | values)), waiting, monotonic_ns)
 
 
 @pytest.fixture
