@@ -4,7 +4,8 @@ ENGINE ?= simulated
 VENV := .venv
 BIN := $(VENV)/bin
 export PYTHONPATH := tools/cluster
-export PYTHONDONTWRITEBYTECODE := 1
+# Kept beside the sources, and by no image: the tests start hundreds of processes that would each compile it all again.
+unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
 .PHONY: help try demo demo-down test test-python test-cluster e2e test-vllm check format generate lock cluster-up cluster-down images bench clean

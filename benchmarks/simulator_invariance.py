@@ -167,13 +167,13 @@ class Soak:
             )
 
 
-def control(soak: Soak, count: int) -> list[str]:
-    """Switch every fault on for a round; print how many comparisons differ, and return faults that nothing showed."""
+def control(soak: Soak, count: int, rounds: int) -> list[str]:
+    """Switch every fault on for some rounds; print how many comparisons differ; return faults that nothing showed."""
     missed = []
     print("\nThe same comparisons with a fault (those that need what no round has here never strike):")
     for name in FAULTS:
         before = soak.comparisons, soak.differences
-        struck = sum(soak.round(count, (name,)).struck.get(name, 0) for _ in range(6))
+        struck = sum(soak.round(count, (name,)).struck.get(name, 0) for _ in range(rounds))
         compared, differ = soak.comparisons - before[0], soak.differences - before[1]
         print(f"  {name:5} {differ:6} of {compared} differ; {struck} emissions changed")
         if struck and not differ:
@@ -186,6 +186,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--comparisons", type=int, default=100_000)
     parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--fault-rounds", type=int, default=6, help="rounds of 40 requests with each fault")
     parser.add_argument("--profile", action="store_true", help="print where the time goes")
     options = parser.parse_args()
     soak = Soak(options.seed)
@@ -207,7 +208,7 @@ def main() -> int:
         pstats.Stats(profile).sort_stats("tottime").print_stats(20)
     wrong = soak.differences > 0
     idle = [name for name in HAPPENED if not soak.happened[name]]
-    missed = control(soak, 40)
+    missed = control(soak, 40, options.fault_rounds)
     for words, names in (("never happened", idle), ("went unseen", missed)):
         if names:
             print(f"without force: {', '.join(names)} {words}", file=sys.stderr)

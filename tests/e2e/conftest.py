@@ -59,7 +59,7 @@ def serving(scene: Scene) -> Scene:
 
 def engine_pods(scene: Scene) -> list[dict[str, Any]]:
     """Return the engine pods of all resources."""
-    return scene.kubectl.items("get", "pods", "-l", "detinf.io/name")
+    return scene.kubectl.objects("pods", "detinf.io/name")
 
 
 @pytest.fixture

@@ -101,7 +101,7 @@ def test_folder_that_is_not_allowed_is_an_invalid_spec(without_resource: Scene) 
     without_resource.kubectl.apply(manifest)
     parts = ("spec.model.source.hostPath.path", "'/etc'", "models.hostPathPrefixes")
     words(without_resource, "InvalidSpec", *parts, condition="SpecValid")
-    assert not without_resource.kubectl.items("get", "statefulsets")
+    assert not without_resource.kubectl.objects("statefulsets")
 
 
 def test_model_that_is_not_there_is_refused_by_the_guard(without_resource: Scene) -> None:
@@ -170,7 +170,7 @@ def test_what_a_kubelet_says_of_a_pod_in_trouble_is_understood(scene: Scene) -> 
     for reason, (_, part) in TROUBLED.items():
 
         def seen(name: str = reason.lower()) -> str | None:
-            found = pod_trouble(scene.kubectl.json("get", "pod", name))
+            found = pod_trouble(scene.kubectl.object("pods", name))
             return f"{found.reason}: {found.words}" if found else None
 
         said = scene.story.wait(f"the pod's {reason}", seen, seconds=180)

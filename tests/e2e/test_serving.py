@@ -29,7 +29,7 @@ def audit(node: Cluster) -> Audit:
 def start_client(scene: Scene) -> None:
     """Start the client that checks boots, in the place of the demo's user."""
     scene.kubectl("delete", "pod", CLIENT, "--ignore-not-found", "--wait=true", "--grace-period=1")
-    service = scene.kubectl.json("get", "service", NAME)
+    service = scene.kubectl.object("services", NAME)
     script = (Path(__file__).parent / "boot_client.py").read_text(encoding="utf-8")
     config, pod = client(scene.engine, scene.kubectl.namespace, service["spec"]["clusterIP"], script)
     addresses = ",".join(scene.pod(index)["status"]["podIP"] for index in (0, 1))
@@ -80,7 +80,7 @@ def test_commands_that_the_charts_notes_print_work(serving: Scene, node: Cluster
     # The way from an answer to its engine, as docs/operations/failures.md goes it.
     boots = set(re.findall(r"^X-Detinf-Boot: (\w+)", done.stdout, re.MULTILINE))
     path = f"/api/v1/namespaces/{serving.kubectl.namespace}/pods/{NAME}-%d-0:9400/proxy/v1/report"
-    reports = [json.loads(serving.kubectl.run("get", "--raw", path % index)) for index in (0, 1)]
+    reports = [json.loads(serving.kubectl.get(path % index) or "") for index in (0, 1)]
     assert boots <= {report["boot"] for report in reports}
     assert len(boots) >= 1
     assert len({report["fingerprint"] for report in reports}) == 1
@@ -146,10 +146,10 @@ def test_nothing_is_written_while_all_is_well(serving: Scene, audit: Audit) -> N
 
 def reports_polled(scene: Scene) -> int:
     """Return how often the controller has reconciled, by its own metrics."""
-    name = scene.operator.items("get", "services")[0]["metadata"]["name"]
+    name = scene.operator.objects("services")[0]["metadata"]["name"]
     path = f"/api/v1/namespaces/{scene.operator.namespace}/services/{name}:8080/proxy/metrics"
     try:
-        page = scene.operator.run("get", "--raw", path)
+        page = scene.operator.get(path) or ""
     except KubectlError:
         return 0  # while it restarts there is nobody to ask
     lines = [line for line in page.splitlines() if line.startswith("controller_runtime_reconcile_total{")]
@@ -188,7 +188,7 @@ def test_fault_in_all_replicas_is_no_outage(serving: Scene) -> None:
     def both_caught() -> str | None:
         # Whoever is caught first may be isolated while the other still passes; the last that serves never is.
         assert serving.endpoints()
-        for record in serving.kubectl.items("get", "configmaps", "-l", "detinf.io/document=evidence"):
+        for record in serving.kubectl.objects("configmaps", "detinf.io/document=evidence"):
             caught.add(json.loads(record["data"]["evidence.json"])["pod"]["name"])
         return "yes" if len(caught) == 2 else None
 
@@ -205,12 +205,9 @@ def test_controller_was_refused_nothing_and_has_no_right_that_it_does_not_use(se
 
 def test_deleted_resource_leaves_nothing(serving: Scene) -> None:
     serving.kubectl("delete", "detinf", NAME, "--wait=true")
+    kinds = ("statefulsets", "services", "configmaps", "poddisruptionbudgets", "pods")
     serving.story.wait(
         "the children to be collected",
-        lambda: (
-            None
-            if serving.kubectl.items("get", "statefulsets,services,configmaps,pdb,pods", "-l", f"detinf.io/name={NAME}")
-            else "gone"
-        ),
+        lambda: None if any(serving.kubectl.objects(kind, f"detinf.io/name={NAME}") for kind in kinds) else "gone",
         seconds=120,
     )

@@ -8,6 +8,7 @@ garbage collection by owner.
 from __future__ import annotations
 
 import json
+import pickle
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -20,10 +21,8 @@ PARTS = ("", "status")
 
 
 def copied(value: Any) -> Any:
-    """Return a deep copy of JSON, five times as fast as ``copy.deepcopy``."""
-    if isinstance(value, dict):
-        return {key: copied(item) for key, item in value.items()}
-    return [copied(item) for item in value] if isinstance(value, list) else value
+    """Return a deep copy of JSON, many times as fast as ``copy.deepcopy``."""
+    return pickle.loads(pickle.dumps(value, pickle.HIGHEST_PROTOCOL))  # noqa: S301 - written the moment before
 
 
 LIST_KEYS = {

@@ -290,11 +290,16 @@ class Journey:
         }
 
 
+_BEGUN: dict[str, Journey] = {}
+
+
 async def begun(flow: Flow) -> Journey:
     """Return the journey right after what starts it; what was done before is forgotten."""
-    journey = Journey(flow, Fleet(LOADING_SECONDS), Done())
-    if flow.replicas:
-        journey.fleet.api.put(resource(replicas=flow.replicas))
-        await Journey(Flow("start", lambda _fleet: None, is_ready), journey.fleet, Done()).settle()
-    flow.begin(journey.fleet)
-    return journey
+    if flow.name not in _BEGUN:
+        journey = Journey(flow, Fleet(LOADING_SECONDS), Done())
+        if flow.replicas:
+            journey.fleet.api.put(resource(replicas=flow.replicas))
+            await Journey(Flow("start", lambda _fleet: None, is_ready), journey.fleet, Done()).settle()
+        flow.begin(journey.fleet)
+        _BEGUN[flow.name] = journey
+    return _BEGUN[flow.name].copy()

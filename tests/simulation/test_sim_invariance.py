@@ -7,7 +7,8 @@ import sys
 
 
 def test_fault_free_engine_answers_as_alone_with_everything_benign_switched_on() -> None:
-    command = [sys.executable, "benchmarks/simulator_invariance.py", "--comparisons", "1500", "--seed", "2"]
+    size = ("--comparisons", "1500", "--fault-rounds", "2", "--seed", "2")
+    command = [sys.executable, "benchmarks/simulator_invariance.py", *size]
     done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=280)
     assert done.returncode == 0, done.stdout + done.stderr
     assert ": 0 differ" in done.stdout

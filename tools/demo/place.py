@@ -163,6 +163,7 @@ class Place:
                 "models": {"hostPathPrefixes": [MODELS]},
                 "probe": self.engine.probe_seconds,
             }
+            there = operator.objects("deployments", "app.kubernetes.io/part-of=detinf")
             done = subprocess.run(
                 [
                     *(
@@ -185,9 +186,10 @@ class Place:
             operator.run(
                 "wait", "--for=condition=Established", "crd/deterministicinferences.detinf.io", "--timeout=60s"
             )
-            # Pods of an earlier run may hold an older image of the same name.
-            operator("rollout", "restart", "deployment")
-            operator("rollout", "status", "deployment", "--timeout=120s", timeout=150)
+            if there:
+                # Pods of an earlier run may hold an older image of the same name.
+                operator("rollout", "restart", "deployment")
+                operator("rollout", "status", "deployment", "--timeout=120s", timeout=150)
             self.forget_earlier_run()
 
     def forget_earlier_run(self) -> None:
@@ -197,7 +199,7 @@ class Place:
         demo("delete", "pod", "demo-user", "--ignore-not-found", "--wait=true", "--grace-period=2")
         self.story.wait(
             "the pods of an earlier run to end",
-            lambda: None if demo.items("get", "pods", "-l", "detinf.io/name=demo") else "gone",
+            lambda: None if demo.objects("pods", "detinf.io/name=demo") else "gone",
             seconds=120,
         )
 

@@ -62,7 +62,7 @@ class Scene:
 
     def resource(self) -> dict[str, Any]:
         """Return the resource."""
-        return self.kubectl.json("get", "detinf", NAME)
+        return self.kubectl.object("detinf", NAME)
 
     def describe(self) -> str:
         """Return the resource's state in one line."""
@@ -81,11 +81,11 @@ class Scene:
 
     def pod(self, index: int) -> dict[str, Any]:
         """Return the pod of one replica; empty where there is none."""
-        return self.kubectl.json("get", "pod", f"{NAME}-{index}-0")
+        return self.kubectl.object("pods", f"{NAME}-{index}-0")
 
     def endpoints(self) -> list[str]:
         """Return the pods that the Service sends new connections to."""
-        slices = self.kubectl.items("get", "endpointslices", "-l", f"kubernetes.io/service-name={NAME}")
+        slices = self.kubectl.objects("endpointslices", f"kubernetes.io/service-name={NAME}")
         return sorted(
             endpoint["targetRef"]["name"]
             for item in slices
@@ -144,7 +144,7 @@ class Scene:
         Raises:
             StepError: where it has failed.
         """
-        status = self.kubectl.json("get", "pod", pod).get("status", {})
+        status = self.kubectl.object("pods", pod).get("status", {})
         if status.get("phase") == "Failed":
             raise StepError(f"pod {pod} failed: {self.kubectl('logs', pod, '--tail=5')}")
         return str(status.get("phase", ""))
@@ -174,7 +174,7 @@ class Scene:
             about_seconds=15,
         ):
             self.kubectl("delete", "pod", CLIENT, "--ignore-not-found", "--wait=true", "--grace-period=5")
-            service = self.kubectl.json("get", "service", NAME)
+            service = self.kubectl.object("services", NAME)
             script = (HERE / "load_client.py").read_text(encoding="utf-8")
             self.kubectl.apply(*client(self.engine, self.kubectl.namespace, service["spec"]["clusterIP"], script))
             self.story.wait("the user's first answer", lambda: "yes" if self.seen() else None, seconds=120)
@@ -191,7 +191,7 @@ class Scene:
             "      engine is gated by its probe alone before it serves again.",
             about_seconds=30 + 2 * self.engine.load_seconds,
         ):
-            deployment = self.operator.items("get", "deployments", "-l", "app.kubernetes.io/part-of=detinf")[0]
+            deployment = self.operator.objects("deployments", "app.kubernetes.io/part-of=detinf")[0]
             name = deployment["metadata"]["name"]
             self.operator("scale", "deployment", name, "--replicas=0")
             self.story.wait("the controller's pod to end", lambda: None if self.controllers() else "gone", seconds=90)
@@ -245,13 +245,13 @@ class Scene:
     def probed(self, index: int, series: str, *labels: str) -> float:
         """Return a metric of a replica's probe, summed over the series that have these labels."""
         path = f"/api/v1/namespaces/{self.kubectl.namespace}/pods/{NAME}-{index}-0:9400/proxy/metrics"
-        lines = self.kubectl.run("get", "--raw", path).splitlines()
+        lines = (self.kubectl.get(path) or "").splitlines()
         found = [line for line in lines if line.startswith(f"{series}{{") and all(label in line for label in labels)]
         return sum(float(line.rsplit(" ", 1)[1]) for line in found)
 
     def controllers(self) -> int:
         """Return how many controller pods there are."""
-        return len(self.operator.items("get", "pods", "-l", "app.kubernetes.io/part-of=detinf"))
+        return len(self.operator.objects("pods", "app.kubernetes.io/part-of=detinf"))
 
     def fault(self) -> None:
         """Switch the fault on in one replica, and wait for the probe to catch it."""
@@ -283,7 +283,7 @@ class Scene:
         Raises:
             StepError: where there is none.
         """
-        records = self.kubectl.items("get", "configmaps", "-l", f"detinf.io/document=evidence,detinf.io/name={NAME}")
+        records = self.kubectl.objects("configmaps", f"detinf.io/document=evidence,detinf.io/name={NAME}")
         if not records:
             raise StepError("OutputsInvariant is False, and no evidence was stored")
         newest = max(records, key=lambda record: record["metadata"]["creationTimestamp"])
@@ -362,7 +362,7 @@ class Scene:
         Raises:
             StepError: where it was restarted.
         """
-        for pod in self.operator.items("get", "pods", "-l", "app.kubernetes.io/part-of=detinf"):
+        for pod in self.operator.objects("pods", "app.kubernetes.io/part-of=detinf"):
             statuses = pod.get("status", {}).get("containerStatuses", [])
             if count := sum(item["restartCount"] for item in statuses):
                 raise StepError(f"the controller {pod['metadata']['name']} was restarted {count} times")

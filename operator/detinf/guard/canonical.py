@@ -47,6 +47,22 @@ def _check(value: Any, path: str) -> None:
         _check_scalar(value, path)
 
 
+def _plain(value: Any) -> bool:
+    """Return whether everything in a value is of JSON's own types and exact; its strings are encoded later.
+
+    What nearly every value is, found out without a path to each part: that is for the message to somebody whose value
+    it is not.
+    """
+    kind = type(value)
+    if kind is dict:
+        return all(type(key) is str for key in value) and all(map(_plain, value.values()))
+    if kind is list:
+        return all(map(_plain, value))
+    if kind is int:
+        return bool(-MAX_INTEGER <= value <= MAX_INTEGER)
+    return kind is str or kind is bool or value is None
+
+
 def encode(value: Any) -> bytes:
     """Return the canonical bytes of a JSON value.
 
@@ -55,8 +71,14 @@ def encode(value: Any) -> bytes:
             and values nested too deeply.
     """
     try:
-        _check(value, "$")
-        return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False).encode()
+        if not _plain(value):
+            _check(value, "$")
+        text = json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
+        try:
+            return text.encode()
+        except UnicodeEncodeError:
+            _check(value, "$")
+            raise
     except RecursionError:
         raise CanonicalError("$: nested too deeply; carry it flatter") from None
 

@@ -10,7 +10,7 @@ from detinf.controller.builders.plan_config_map import plan_config_map
 from detinf.controller.builders.probe_settings import probe_settings
 from detinf.controller.builders.records import baseline_record, candidate_record, evidence_record, references_record
 from detinf.controller.builders.services import pods_service, serving_service, url
-from detinf.controller.builders.stateful_set import stateful_set
+from detinf.controller.builders.stateful_set import stateful_sets
 
 __all__ = [
     "baseline_record",
@@ -25,6 +25,6 @@ __all__ = [
     "probe_settings",
     "references_record",
     "serving_service",
-    "stateful_set",
+    "stateful_sets",
     "url",
 ]

@@ -12,7 +12,7 @@ from detinf.controller.builders.parts import Resource
 from detinf.controller.builders.plan_config_map import plan_config_map
 from detinf.controller.builders.probe_settings import probe_settings
 from detinf.controller.builders.services import pods_service, serving_service
-from detinf.controller.builders.stateful_set import stateful_set
+from detinf.controller.builders.stateful_set import stateful_sets
 from detinf.controller.settings import OperatorSettings
 from detinf.documents import Plan
 from detinf.engines import catalogue
@@ -59,5 +59,5 @@ def desired_children(
         serving_service(resource),
         pods_service(resource),
         disruption_budget(resource),
-        *(stateful_set(resource, spec, plan, settings, index) for index in indices),
+        *stateful_sets(resource, spec, plan, settings, indices),
     ]

@@ -6,6 +6,9 @@ first and which one a smaller number of replicas leaves.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from typing import Any
+
 from detinf.api import names
 from detinf.api.types import Spec
 from detinf.cluster.port import Manifest
@@ -31,15 +34,21 @@ def runtime_of(profile: str, settings: OperatorSettings) -> str:
     return short(digest(pod_spec(SAMPLE, SAMPLE_SPEC, plan, settings)))
 
 
-def stateful_set(resource: Resource, spec: Spec, plan: Plan, settings: OperatorSettings, index: int) -> Manifest:
-    """Return the StatefulSet of one replica at the plan's revision."""
-    name, revision = name_of(resource), revision_of(plan)
+def stateful_sets(
+    resource: Resource, spec: Spec, plan: Plan, settings: OperatorSettings, indices: Iterable[int]
+) -> list[Manifest]:
+    """Return the StatefulSets of these replicas at the plan's revision; their pods differ by their names alone."""
     pod = pod_spec(resource, spec, plan, settings)
-    identity = names.selector(name) | {names.LABEL_REPLICA: str(index)}
     version = {
-        names.LABEL_REVISION: revision,
+        names.LABEL_REVISION: revision_of(plan),
         names.LABEL_RUNTIME: runtime_of(plan.profile, settings),
     }
+    return [_stateful_set(resource, pod, version, index) for index in indices]
+
+
+def _stateful_set(resource: Resource, pod: dict[str, Any], version: dict[str, str], index: int) -> Manifest:
+    name = name_of(resource)
+    identity = names.selector(name) | {names.LABEL_REPLICA: str(index)}
     return {
         "apiVersion": "apps/v1",
         "kind": "StatefulSet",

@@ -167,7 +167,8 @@ def test_record_that_was_not_written_whole_is_left_out_and_told(path: Path) -> N
 
 
 def test_no_bit_of_a_record_changes_unseen(path: Path) -> None:
-    write(TraceWriter(path, BOOT), own=2)
+    write(TraceWriter(path, BOOT, capacity=1), own=2)
+    assert len(window_of(path).steps) == 1
     right = path.read_bytes()
     for bit in range(8 * (BODY_OFFSET + BODY.size + 2 * RUN.size)):
         data = bytearray(right)
