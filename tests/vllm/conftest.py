@@ -34,6 +34,8 @@ TOKEN = "hf_OfTheStandIn"  # noqa: S105 - a stand-in's
 OUTPUT_TOKENS = 32
 TOP = 5
 VOCABULARY = 256  # the bytes, without the special tokens
+YIELDING = {"DETINF_TEST_YIELD": "1"}
+"""Several engines and a probe have two processors here: who waits gives his away (``fault_plugin``)."""
 
 
 @dataclass(frozen=True)
@@ -197,7 +199,8 @@ def other_configuration(plan: dict[str, Any]) -> None:
 @pytest.fixture(scope="session")
 def refused(kit: Path, tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Guarded]:
     """A guard whose engine is another than the plan's; it has ended when the shared engine is up."""
-    with guarded(kit, tiny_model, tmp_path_factory.mktemp("refused"), other_configuration) as running:
+    extra = YIELDING | {"PYTHONPATH": str(serve.FAULT_PLUGIN)}
+    with guarded(kit, tiny_model, tmp_path_factory.mktemp("refused"), other_configuration, extra) as running:
         yield running
 
 
@@ -215,7 +218,7 @@ def stock(kit: Path, model: Path, folder: Path) -> Iterator[Engine]:
     with contextlib.ExitStack() as stack:
         with serving("huggingFace", Hub(REPOSITORY, COMMIT, files, token=TOKEN)) as hub:
             extra = {"HF_HOME": str(claim), "HF_ENDPOINT": hub.url, "HF_TOKEN": TOKEN}
-            extra |= {"PYTHONPATH": str(serve.FAULT_PLUGIN), "DETINF_TEST_FAULT_FILE": str(fault)}
+            extra |= YIELDING | {"PYTHONPATH": str(serve.FAULT_PLUGIN), "DETINF_TEST_FAULT_FILE": str(fault)}
             running = stack.enter_context(guarded(kit, model, folder, from_hub, extra))
             running.until(running.healthy)
         # From here on the hub is gone.
@@ -236,7 +239,7 @@ def engine(
     """
     folder, began = tmp_path_factory.mktemp("engine"), time.monotonic()
     if request.param == "caching":
-        with serve.serving(kit, tiny_model, folder, variant=request.param) as served:
+        with serve.serving(kit, tiny_model, folder, variant=request.param, extra=YIELDING) as served:
             _loudly(request, f"vllm serve (caching) is healthy after {served.start_seconds:.0f} s")
             trace = Trace(served.trace, serve.BOOT)
             yield Engine(served.variant, served.url, served.fault_file, serve.BOOT, trace)

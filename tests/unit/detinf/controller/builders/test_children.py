@@ -319,10 +319,11 @@ def test_the_settings_document_says_what_the_resource_asks_for() -> None:
     resource = example("vllm-cpu")
     resource["spec"]["promise"] = "Tokens"
     resource["spec"]["model"]["name"] = "tiny-model"
+    resource["spec"]["engine"]["maxNumSeqs"] = 24
     settings_map = next(item for item in children(resource) if "probe-settings.json" in item.get("data", {}))
     document = ProbeSettings.parse(settings_map["data"]["probe-settings.json"])
     assert (document.promise, document.served_model_name) == ("Tokens", "tiny-model")
-    assert document.gate.widths == [2, 8, 16, 32]
+    assert document.gate.widths == [2, 8, 16, 24]
 
 
 def test_a_delivery_holds_exactly_the_entries_that_it_is_given() -> None:
