@@ -74,7 +74,7 @@ def engine_named(name: str) -> Engine:
         load_seconds=60,
         # It computes on the processors that the other replica needs to start: it must not do so all the time.
         probe_seconds={"soloIntervalSeconds": 10, "widthIntervalSeconds": 30},
-        user_pause_seconds=0.5,
+        user_pause_seconds=0.3,
     )
 
 
