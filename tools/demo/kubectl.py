@@ -21,7 +21,7 @@ from urllib3.exceptions import HTTPError
 
 GROUPS = {
     "detinf": "/apis/detinf.io/v1alpha1",
-    **dict.fromkeys(("pods", "services", "configmaps", "nodes"), "/api/v1"),
+    **dict.fromkeys(("pods", "services", "configmaps"), "/api/v1"),
     **dict.fromkeys(("deployments", "statefulsets"), "/apis/apps/v1"),
     "endpointslices": "/apis/discovery.k8s.io/v1",
     "poddisruptionbudgets": "/apis/policy/v1",
