@@ -114,6 +114,23 @@ async def test_width_that_never_ran_is_not_passed_by_narrower_ones(tmp_path: Pat
         assert widths <= {"width=2", "width=4"}
 
 
+async def test_launch_that_never_ran_alone_is_not_passed_by_larger_ones(tmp_path: Path) -> None:
+    async with gated(tmp_path, []) as found:
+        cells = disturbances(found.items, found.expected, [], 0, traced=True)
+        (cell,) = (cell for cell in cells if cell.condition == "tokens=255")
+        tenant = found.items[0].model_copy(update={"max_tokens": 4000})
+        tenants = [asyncio.create_task(found.lifetime.client.ask(tenant)) for _ in range(6)]
+        while len(found.server.engine.running) < 6:
+            await asyncio.sleep(0.001)
+        outcome = await found.lifetime.formed(cell)
+        for task in tenants:
+            task.cancel()
+        assert (outcome.relation, outcome.condition) == ("S04", "tokens=255")
+        assert (outcome.verdict, outcome.reason) == (Verdict.INCONCLUSIVE, Reason.NOT_BATCHED), outcome
+        # It was compared all the same, and counts as what it was: kernels saw 261 tokens.
+        assert found.cells(Verdict.PASS) == {("S04", "tokens>256")}
+
+
 async def test_gate_packs_the_engine_to_its_full_width(tmp_path: Path) -> None:
     async with gated(tmp_path, [2, 32]) as found:
         for _ in range(20):  # on a busy machine, as the gate itself is repeated

@@ -258,7 +258,7 @@ async def test_launch_is_booked_at_the_tokens_that_one_step_held(tmp_path: Path)
     async with prober(tmp_path / "trace.ring") as (probing, server, references, expected):
         for lengths in ((127, 128), (127, 129), (128, 129)):
             cohort = of_length(references, *lengths)
-            outcome = await until_proven(lambda cohort=cohort: probing.launch(cohort, expected))
+            outcome = await until_wanted(lambda cohort=cohort: probing.launch(cohort, expected))
             assert (outcome.relation, outcome.verdict) == ("S04", Verdict.PASS), outcome
             assert outcome.condition == f"tokens={sum(lengths)}"
             assert sum(lengths) in {record.tokens for record in server.engine.trace}

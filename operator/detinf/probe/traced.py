@@ -25,7 +25,7 @@ class Proof:
     witness: Witness
     missing: Reason = Reason.NOT_BATCHED
     as_wanted: bool = True
-    """Whether the disturbance was at least the one that was asked for."""
+    """Whether the disturbance was the one that was asked for; of a width, at least that."""
 
 
 def _nothing(detail: str, missing: Reason = Reason.NOT_BATCHED) -> Proof:
@@ -36,7 +36,8 @@ def launched(window: Window, cohort: bytes, *, prompts: Sequence[int]) -> Proof:
     """Return the proof that one step held all prompts of a cohort, each of them whole.
 
     The condition is the number of tokens in that step where nobody else had any: ``tokens=257``. In company it is the
-    edge that they crossed together: ``tokens>256``, which every larger launch up to the next edge is, too.
+    edge that they crossed together: ``tokens>256``, which every larger launch up to the next edge is, too, and not what
+    was wanted: kernels may go another way there.
 
     Args:
         window: the steps from before the cohort was sent to after its last answer.
@@ -50,13 +51,11 @@ def launched(window: Window, cohort: bytes, *, prompts: Sequence[int]) -> Proof:
         }
         if held != whole:
             continue
-        if step.tokens == sum(prompts):
-            condition = f"tokens={step.tokens}"
-        else:
-            crossed = max((edge for edge in EDGES if edge < step.tokens), default=0)
-            condition = f"tokens>{crossed}"
+        alone = step.tokens == sum(prompts)
+        crossed = max((edge for edge in EDGES if edge < step.tokens), default=0)
+        condition = f"tokens={step.tokens}" if alone else f"tokens>{crossed}"
         detail = f"one step of {step.tokens} tokens held {len(prompts)} prompts of {sum(prompts)}"
-        return Proof(True, condition, Witness(kind="W0", width=step.width, detail=detail))
+        return Proof(True, condition, Witness(kind="W0", width=step.width, detail=detail), as_wanted=alone)
     if not window.complete:
         return _nothing("the step trace has a gap: it was overwritten or torn")
     return _nothing(f"no step held all {len(prompts)} prompts whole")

@@ -54,7 +54,7 @@ class Round:
     witness: Witness
     finding: Finding | None = None
     as_wanted: bool = True
-    """Whether the disturbance was at least the one that was asked for; else a PASS is one of what took place."""
+    """Whether it ran as it was asked for (of a width: at least so wide); else a PASS is one of what ran."""
 
 
 def untraced(relation: str, condition: str) -> Round:
