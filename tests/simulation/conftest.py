@@ -6,11 +6,10 @@ import asyncio
 import contextlib
 import json
 import os
-import random
 import signal
 import socket
 import sys
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
@@ -160,13 +159,15 @@ class EnginePod:
             assert response.status == 200, await response.text()
 
 
-def _free_port() -> int:
-    """Return a port for an engine that starts later: below those that connections get, so that none takes it."""
-    while True:
-        port = random.SystemRandom().randrange(15_000, 30_000)
-        with socket.socket() as trial, contextlib.suppress(OSError):
-            trial.bind(("127.0.0.1", port))
-            return port
+@contextlib.contextmanager
+def _held_port() -> Iterator[int]:
+    """Yield a loopback port for engines that come and go: meanwhile the system gives it to nobody else."""
+    with socket.socket() as holder:
+        holder.setsockopt(
+            socket.SOL_SOCKET, socket.SO_REUSEADDR, 1
+        )  # as the engine's: it may listen there all the same
+        holder.bind(("127.0.0.1", 0))
+        yield int(holder.getsockname()[1])
 
 
 def write_documents(folder: Path, **settings: Any) -> None:
@@ -233,21 +234,21 @@ async def engine_pod(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIt
         encoding="utf-8",
     )
     launcher.chmod(0o755)
-    port = _free_port()
     environment = {
         "PATH": f"{tmp_path / 'bin'}{os.pathsep}{os.environ['PATH']}",
         "HOME": str(tmp_path),
         "DETINF_SIM_LOAD_SECONDS": "0.1",
         "DETINF_SIM_STEP_MS": "0.3",
     }
-    url = f"http://127.0.0.1:{port}"
-    async with aiohttp.ClientSession() as session, running_probe(tmp_path, url) as probe_url:
-        pod = EnginePod(tmp_path, port, url, probe_url, session, environment)
-        await pod.start_engine()
-        try:
-            yield pod
-        finally:
-            await pod.end_engine()
+    with _held_port() as port:
+        url = f"http://127.0.0.1:{port}"
+        async with aiohttp.ClientSession() as session, running_probe(tmp_path, url) as probe_url:
+            pod = EnginePod(tmp_path, port, url, probe_url, session, environment)
+            await pod.start_engine()
+            try:
+                yield pod
+            finally:
+                await pod.end_engine()
 
 
 def attestation(pod: EnginePod) -> dict[str, Any]:

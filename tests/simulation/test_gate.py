@@ -28,7 +28,7 @@ from detinf.probe.relations import IDLE_PLUG_TOKENS, Prober
 from detinf.probe.trace import Trace
 from detinf_sim.limits import Limits
 from detinf_sim.model import HashModel
-from detinf_sim.scheduler import SimEngine
+from detinf_sim.scheduler import Request, SimEngine
 from detinf_sim.server import Server, Settings, running_server
 
 BOOT = "b" * 32
@@ -118,13 +118,9 @@ async def test_launch_that_never_ran_alone_is_not_passed_by_larger_ones(tmp_path
     async with gated(tmp_path, []) as found:
         cells = disturbances(found.items, found.expected, [], 0, traced=True)
         (cell,) = (cell for cell in cells if cell.condition == "tokens=255")
-        tenant = found.items[0].model_copy(update={"max_tokens": 4000})
-        tenants = [asyncio.create_task(found.lifetime.client.ask(tenant)) for _ in range(6)]
-        while len(found.server.engine.running) < 6:
-            await asyncio.sleep(0.001)
+        for number in range(6):
+            found.server.engine.submit(Request(f"tenant-{number}", found.items[0].prompt_ids, max_tokens=4000))
         outcome = await found.lifetime.formed(cell)
-        for task in tenants:
-            task.cancel()
         assert (outcome.relation, outcome.condition) == ("S04", "tokens=255")
         assert (outcome.verdict, outcome.reason) == (Verdict.INCONCLUSIVE, Reason.NOT_BATCHED), outcome
         # It was compared all the same, and counts as what it was: kernels saw 261 tokens, or the plug's, too.

@@ -21,7 +21,7 @@ from detinf.probe.trace import Trace
 from detinf.probe.verdict import Round
 from detinf_sim import metrics
 from detinf_sim.model import HashModel
-from detinf_sim.scheduler import Limits
+from detinf_sim.scheduler import Limits, Request
 from detinf_sim.server import Server, Settings, running_server
 
 BOOT = "b" * 32
@@ -96,11 +96,8 @@ async def test_solo_round_says_whether_it_was_alone_and_takes_two_looks(monkeypa
         monkeypatch.setattr("detinf_sim.metrics.render", counted)
         (alone,) = await probing.solo(references.items[0], None)
         assert (alone.witness.kind, alone.verdict, pages) == ("W6", Verdict.PASS, 2)
-        tenant = asyncio.create_task(probing.client.ask(references.items[1].model_copy(update={"max_tokens": 2000})))
-        while not server.engine.running:
-            await asyncio.sleep(0.001)
+        server.engine.submit(Request("tenant", references.items[1].prompt_ids, max_tokens=2000))
         (company,) = await probing.solo(references.items[0], None)
-        tenant.cancel()
         assert (company.witness.kind, company.verdict, pages) == ("None", Verdict.PASS, 4)
         assert "generated for others" in company.witness.detail
 
@@ -135,13 +132,9 @@ async def test_serialising_engine_never_passes_a_width(trace: Path | None) -> No
 
 async def test_cohort_in_tenants_company_is_booked_at_the_width_that_ran(tmp_path: Path) -> None:
     async with prober(tmp_path / "trace.ring") as (probing, server, references, expected):
-        tenant = references.items[0].model_copy(update={"max_tokens": 2000})
-        tenants = [asyncio.create_task(probing.client.ask(tenant)) for _ in range(6)]
-        while len(server.engine.running) < 6:
-            await asyncio.sleep(0.001)
+        for number in range(6):
+            server.engine.submit(Request(f"tenant-{number}", references.items[0].prompt_ids, max_tokens=2000))
         (outcome,) = await probing.width(references.items[:2], expected)
-        for task in tenants:
-            task.cancel()
         assert (outcome.verdict, outcome.witness.kind) == (Verdict.PASS, "W0")
         assert outcome.condition == "width=8"
 

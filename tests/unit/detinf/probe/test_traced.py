@@ -59,8 +59,8 @@ def test_launch_is_what_one_step_held_of_whole_prompts(seen: Window, condition: 
     proof = launched(seen, COHORT, prompts=[128, 129])
     assert (proof.condition, proof.proven) == (condition, condition is not None)
     assert proof.missing is Reason.NOT_BATCHED
-    if proof.proven:
-        assert proof.as_wanted == (condition == "tokens=257")  # in company it is a launch of another size
+    # In company it is a launch of another size.
+    assert (proof.proven and proof.as_wanted) == (condition == "tokens=257")
 
 
 ALONE = [(2, [decode(0), decode(1)]), (64, [own(2, 64)]), (2, [decode(0), decode(1)])]
