@@ -36,6 +36,9 @@ MANAGED_BY = "detinf"
 ANNOTATION_NUDGE = f"{GROUP}/delivery"
 """Digest of the delivery ConfigMap's data: writing it makes the kubelet bring the new content within a second."""
 
+ANNOTATION_AGAIN = f"{GROUP}/asked-again"
+"""On pods: what a peer diverged on, for their probes to ask again (``documents.AskedAgain``)."""
+
 ENGINE_CONTAINER = "engine"
 PROBE_CONTAINER = "probe"
 GUARD_INSTALL_CONTAINER = "guard-install"

@@ -15,7 +15,18 @@ from detinf.documents.plan import (
     PlanSymbol,
     PlanTopology,
 )
-from detinf.documents.report import Cell, Evidence, Phase, PodIdentity, Report, Verdict, Witness
+from detinf.documents.report import (
+    Again,
+    AskedAgain,
+    Cell,
+    Evidence,
+    Phase,
+    PodIdentity,
+    Reply,
+    Report,
+    Verdict,
+    Witness,
+)
 from detinf.documents.sealed import seal, unseal
 from detinf.documents.settings import GateSettings, NotApplicable, ProbeSettings, ScheduleSettings, StimulusWitness
 
@@ -28,12 +39,15 @@ ALL: tuple[type[Document], ...] = (
     Baseline,
     Report,
     Evidence,
+    AskedAgain,
 )
 
 __all__ = [
     "ALL",
+    "Again",
     "Answer",
     "AnswerDigests",
+    "AskedAgain",
     "Attestation",
     "Baseline",
     "Candidate",
@@ -55,6 +69,7 @@ __all__ = [
     "ProbeSettings",
     "Reference",
     "References",
+    "Reply",
     "Report",
     "ScheduleSettings",
     "StimulusWitness",

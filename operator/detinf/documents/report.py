@@ -1,4 +1,4 @@
-"""The probe's report, and the evidence of a divergence in it."""
+"""The probe's report, the evidence of a divergence in it, and what other probes are asked about that."""
 
 from __future__ import annotations
 
@@ -103,6 +103,42 @@ class Evidence(Document):
     observed_digests: AnswerDigests | None = None
     counters: dict[str, dict[str, str]] | None = None
     """Error counters by NPU as npu-smi printed them when the engine started: a bad chip or a bad set-up?"""
+    node: str | None = None
+    """The node that the pod ran on."""
+    devices: dict[str, dict[str, str]] | None = None
+    """By NPU what tells it from others, such as its serial number and bus id, as npu-smi printed them."""
+    clean_unix: int | None = None
+    """The last PASS of this relation and condition in this boot; absent where there was none."""
+    answered: int | None = None
+    """Requests that this boot finished since ``clean_unix``, else since it was healthy; the probe's own are not in it.
+    They may be wrong."""
+
+
+class Again(Part):
+    """What a replica diverged on, asked of its peers: they confirm that it is alone in that, or are alike."""
+
+    evidence: str
+    """Short digest of the evidence: a reply that names it was given after the divergence, whatever clocks say."""
+    relation: str
+    condition: str
+    reference: str
+
+
+class AskedAgain(Document):
+    """What the controller wants to know of a probe; an annotation of its pod, which the downward API shows it."""
+
+    KIND: ClassVar[str] = "asked-again"
+
+    items: list[Again]
+
+
+class Reply(Part):
+    """What came of one ``Again``, asked by this boot."""
+
+    evidence: str
+    verdict: Verdict
+    """INCONCLUSIVE is asked once more, for as long as it stands in the annotation."""
+    reason: str
 
 
 class Report(Document):
@@ -129,5 +165,11 @@ class Report(Document):
     cells: list[Cell]
     evidence: Evidence | None = None
     """The first confirmed divergence of this boot; it stays until the boot ends."""
+    further: list[Evidence] | None = None
+    """The first divergences of other cells of this boot, the oldest first; a few at most."""
+    hint: str | None = None
+    """Where to look first, by all that was looked at since the divergence; newer than the hint in the evidence."""
     hardware: dict[str, Any] | None = None
     """What the engine's guard read of the hardware: chip, hbmGiB, driver, firmware, link, devices."""
+    replies: list[Reply] | None = None
+    """What came of what the controller asked again (``AskedAgain``), by this boot; absent where nothing was asked."""
