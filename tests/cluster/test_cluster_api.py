@@ -25,6 +25,7 @@ from detinf.cluster.port import (
     InvalidError,
     Manifest,
     NamespaceEndsError,
+    TakenError,
 )
 
 STALE = "00000000-0000-0000-0000-000000000000"
@@ -61,6 +62,12 @@ def resource(namespace: str, **parts: Any) -> dict[str, Any]:
     } | (parts or {"spec": {"model": {"source": source}}})
 
 
+def of(made: Manifest | None, manifest: Manifest) -> Manifest:
+    """Return a manifest for the very object that was made."""
+    assert made is not None
+    return manifest | {"metadata": manifest["metadata"] | {"uid": made["metadata"]["uid"]}}
+
+
 async def test_missing_object_is_none(port: tuple[ClusterApi, str]) -> None:
     api, namespace = port
     assert await api.get(CONFIG_MAP, namespace, "none") is None
@@ -69,15 +76,65 @@ async def test_missing_object_is_none(port: tuple[ClusterApi, str]) -> None:
 async def test_apply_creates_and_a_second_one_changes_nothing(port: tuple[ClusterApi, str]) -> None:
     api, namespace = port
     first = await api.apply(config_map(namespace))
-    second = await api.apply(config_map(namespace))
+    second = await api.apply(of(first, config_map(namespace)))
     assert first["metadata"]["resourceVersion"] == second["metadata"]["resourceVersion"]
     assert first["metadata"]["uid"] == second["metadata"]["uid"]
 
 
+OTHERS: dict[str, dict[str, Any]] = {
+    "ConfigMap": {"apiVersion": "v1", "data": {"theirs": "1"}},
+    "Service": {"apiVersion": "v1", "spec": {"selector": {"their": "pods"}, "ports": [{"port": 80}]}},
+    "PodDisruptionBudget": {
+        "apiVersion": "policy/v1",
+        "spec": {"minAvailable": 1, "selector": {"matchLabels": {"their": "pods"}}},
+    },
+    "StatefulSet": {
+        "apiVersion": "apps/v1",
+        "spec": {
+            "replicas": 0,
+            "serviceName": "s",
+            "selector": {"matchLabels": {"their": "pods"}},
+            "template": {
+                "metadata": {"labels": {"their": "pods"}},
+                "spec": {"containers": [{"name": "c", "image": "none"}]},
+            },
+        },
+    },
+}
+
+
+@pytest.mark.parametrize("kind", OTHERS)
+async def test_apply_without_a_uid_to_a_taken_name_is_told_and_changes_nothing(
+    port: tuple[ClusterApi, str], kind: str
+) -> None:
+    """By an object of somebody else, and by one of ours: which one it is has to be looked at first."""
+    api, namespace = port
+    manifest = OTHERS[kind] | {"kind": kind, "metadata": {"name": "a", "namespace": namespace}}
+    theirs = await api.create(copy.deepcopy(manifest))
+    assert theirs is not None
+    ours = manifest | {"metadata": manifest["metadata"] | {"labels": {"ours": "true"}}}
+    with pytest.raises(TakenError):
+        await api.apply(ours)
+    found = await api.get(KINDS[kind], namespace, "a")
+    assert found is not None
+    assert "labels" not in found["metadata"]
+    assert found.get("spec") == theirs.get("spec")
+    assert found.get("data") == theirs.get("data")
+    assert (await api.apply(of(theirs, ours)))["metadata"]["labels"] == {"ours": "true"}
+
+
+async def test_object_is_found_by_its_name_whatever_its_labels(port: tuple[ClusterApi, str]) -> None:
+    api, namespace = port
+    await api.create(config_map(namespace, "a"))
+    await api.create(config_map(namespace, "b"))
+    listed = await api.list(CONFIG_MAP, namespace=namespace, fields={"metadata.name": "b"})
+    assert [item["metadata"]["name"] for item in listed] == ["b"]
+
+
 async def test_field_that_is_left_out_is_removed(port: tuple[ClusterApi, str]) -> None:
     api, namespace = port
-    await api.apply(config_map(namespace))
-    await api.apply(config_map(namespace, data={"one": "1"}))
+    made = await api.apply(config_map(namespace))
+    await api.apply(of(made, config_map(namespace, data={"one": "1"})))
     found = await api.get(CONFIG_MAP, namespace, "a")
     assert found is not None
     assert found["data"] == {"one": "1"}
@@ -176,16 +233,16 @@ async def test_what_is_in_a_namespace_that_ends_can_be_read_changed_and_deleted(
         assert await api.delete(CONFIG_MAP, ending, "a", uid=STALE) is False
         assert await api.apply_status(resource(ending, status={"replicas": 1})) is None
         return
-    changed = await api.apply(config_map(ending, data={"one": "other"}))
+    changed = await api.apply(of(listed[0], config_map(ending, data={"one": "other"})))
     assert changed["data"]["one"] == "other"
     assert await api.delete(CONFIG_MAP, ending, "a", uid=listed[0]["metadata"]["uid"]) is True
 
 
 async def test_immutable_record_cannot_be_changed(port: tuple[ClusterApi, str]) -> None:
     api, namespace = port
-    await api.create(config_map(namespace, immutable=True))
+    made = await api.create(config_map(namespace, immutable=True))
     with pytest.raises(InvalidError, match="immutable"):
-        await api.apply(config_map(namespace, immutable=True, data={"one": "other"}))
+        await api.apply(of(made, config_map(namespace, immutable=True, data={"one": "other"})))
 
 
 async def test_create_of_a_taken_name_is_none_and_changes_nothing(port: tuple[ClusterApi, str]) -> None:
@@ -268,14 +325,14 @@ def stateful_set(namespace: str) -> Manifest:
 
 async def test_fields_of_another_manager_survive(port: tuple[ClusterApi, str], somebody: Somebody) -> None:
     api, namespace = port
-    await api.apply(config_map(namespace))
+    made = await api.apply(config_map(namespace))
     theirs = {"metadata": {"labels": {"team": "y"}, "annotations": {"note": "z"}}, "data": {"three": "3"}}
     await somebody(config_map(namespace), theirs)
-    applied = await api.apply(config_map(namespace, data={"one": "other"}))
+    applied = await api.apply(of(made, config_map(namespace, data={"one": "other"})))
     assert applied["data"] == {"one": "other", "three": "3"}
     assert applied["metadata"]["labels"] == {"app": "x", "team": "y"}
     assert applied["metadata"]["annotations"] == {"note": "z"}
-    again = await api.apply(config_map(namespace, data={"one": "other"}))
+    again = await api.apply(of(made, config_map(namespace, data={"one": "other"})))
     assert again["metadata"]["resourceVersion"] == applied["metadata"]["resourceVersion"]
 
 
@@ -289,7 +346,7 @@ async def test_list_entries_of_another_manager_survive(port: tuple[ClusterApi, s
     containers.append({"name": "sidecar", "image": "other"})
     await somebody(wanted, {"spec": {"template": {"spec": {"containers": containers}}}})
     wanted["spec"]["template"]["spec"]["containers"][0]["env"].pop()
-    applied = await api.apply(wanted)
+    applied = await api.apply(of(made, wanted))
     found = {item["name"]: item for item in applied["spec"]["template"]["spec"]["containers"]}
     assert {name: item["image"] for name, item in found.items()} == {"c": "none", "sidecar": "other"}
     assert {item["name"]: item["value"] for item in found["c"]["env"]} == {"OURS": "1", "THEIRS": "2"}
@@ -316,24 +373,24 @@ async def test_condition_of_another_manager_survives(port: tuple[ClusterApi, str
 
 async def test_field_that_another_manager_took_is_taken_back(port: tuple[ClusterApi, str], somebody: Somebody) -> None:
     api, namespace = port
-    await api.apply(config_map(namespace))
+    made = await api.apply(config_map(namespace))
     await somebody(config_map(namespace), {"data": {"one": "theirs", "two": None}})
     taken = await api.get(CONFIG_MAP, namespace, "a")
     assert taken is not None
     assert taken["data"] == {"one": "theirs"}
-    applied = await api.apply(config_map(namespace))
+    applied = await api.apply(of(made, config_map(namespace)))
     assert applied["data"] == {"one": "1", "two": "2"}
     # And it is ours again: what we leave out now goes.
-    assert (await api.apply(config_map(namespace, data={"two": "2"})))["data"] == {"two": "2"}
+    assert (await api.apply(of(made, config_map(namespace, data={"two": "2"}))))["data"] == {"two": "2"}
 
 
 async def test_field_that_another_manager_took_stays_where_we_leave_it_out(
     port: tuple[ClusterApi, str], somebody: Somebody
 ) -> None:
     api, namespace = port
-    await api.apply(config_map(namespace))
+    made = await api.apply(config_map(namespace))
     await somebody(config_map(namespace), {"data": {"one": "theirs"}})
-    applied = await api.apply(config_map(namespace, data={"three": "3"}))
+    applied = await api.apply(of(made, config_map(namespace, data={"three": "3"})))
     assert applied["data"] == {"one": "theirs", "three": "3"}
 
 
@@ -344,13 +401,13 @@ async def test_selector_of_a_stateful_set_cannot_be_changed_and_its_template_can
     other["spec"]["selector"]["matchLabels"] = {"app": "y"}
     other["spec"]["template"]["metadata"]["labels"] = {"app": "y"}
     with pytest.raises(InvalidError, match=r"updates to statefulset spec .* are forbidden"):
-        await api.apply(other)
+        await api.apply(of(made, other))
     kept = await api.get(STATEFUL_SET, namespace, "s")
     assert kept is not None
     assert kept["spec"] == made["spec"]
     other = stateful_set(namespace)
     other["spec"]["template"]["spec"]["containers"][0]["image"] = "new"
-    assert (await api.apply(other))["metadata"]["generation"] == made["metadata"]["generation"] + 1
+    assert (await api.apply(of(made, other)))["metadata"]["generation"] == made["metadata"]["generation"] + 1
 
 
 async def test_object_with_a_finalizer_ends_when_that_is_gone(port: tuple[ClusterApi, str], somebody: Somebody) -> None:
@@ -365,7 +422,7 @@ async def test_object_with_a_finalizer_ends_when_that_is_gone(port: tuple[Cluste
     assert ending is not None
     assert ending["metadata"]["deletionTimestamp"]
     # Until then it can be changed, its name is taken, and a second delete is as good as the first.
-    changed = await api.apply(config_map(namespace, data={"one": "other"}))
+    changed = await api.apply(of(made, config_map(namespace, data={"one": "other"})))
     assert changed["data"]["one"] == "other"
     assert changed["metadata"]["deletionTimestamp"] == ending["metadata"]["deletionTimestamp"]
     assert await api.create(config_map(namespace)) is None

@@ -18,6 +18,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from detinf.api import crd, names
+from detinf.controller.actions import Outcome
 from detinf.controller.decide import decide
 from detinf.controller.observed import Observed
 from detinf.controller.settings import OperatorSettings
@@ -207,6 +208,7 @@ MISTAKES = [
     # Its name.
     Mistake("metadata.name", "a" * 41, "metadata.name", "at most 40 characters", "create it anew"),
     Mistake("metadata.name", "1a", "metadata.name", "a letter first", "create it anew"),
+    Mistake("metadata.name", "a-0-pods", "metadata.name", "not end in -pods", "create it anew"),
     Mistake("metadata.name", "a.b", "metadata.name", "lower-case letters, digits and '-'", "create it anew"),
 ]
 
@@ -251,13 +253,13 @@ def decided(manifest: dict[str, Any]) -> tuple[dict[str, dict[str, Any]], bool]:
     """Decide until nothing changes; return the conditions, and whether the spec is to be carried out."""
     manifest["metadata"] |= {"namespace": "ns", "uid": "u", "generation": 1}
     first = decide(Observed(manifest), SETTINGS, 1_800_000_000.0)
-    assert first.status is not None
-    again = decide(Observed(manifest | {"status": first.status}), SETTINGS, 1_800_000_100.0)
-    assert again.status is None
-    assert again.notices == []
-    assert again.actions == first.actions
-    assert (first.requeue_seconds is None) == (not first.actions)
-    return {item["type"]: item for item in first.status["conditions"]}, bool(first.actions)
+    status, _ = first.tell(Outcome())
+    assert status is not None
+    again = decide(Observed(manifest | {"status": status}), SETTINGS, 1_800_000_100.0)
+    assert again.tell(Outcome()) == (None, [])
+    assert (again.first, again.then) == (first.first, first.then)
+    assert (first.requeue_seconds is None) == (not first.then)
+    return {item["type"]: item for item in status["conditions"]}, bool(first.then)
 
 
 @pytest.mark.parametrize("mistake", MISTAKES, ids=name_of)

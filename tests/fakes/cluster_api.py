@@ -12,7 +12,7 @@ import pickle
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from detinf.cluster.port import KINDS, ConflictError, InvalidError, Kind, Manifest, NamespaceEndsError
+from detinf.cluster.port import KINDS, ConflictError, InvalidError, Kind, Manifest, NamespaceEndsError, TakenError
 from detinf.controller.pods import format_time
 
 Key = tuple[str, str, str]
@@ -135,7 +135,10 @@ class FakeClusterApi:
         ]
 
     async def apply(self, manifest: Manifest) -> Manifest:
-        """Apply with our one field manager, by force."""
+        """Apply with our one field manager, by force, to the object of that uid or under a free name."""
+        key = self._key(manifest)
+        if "uid" not in manifest["metadata"] and key in self.objects:
+            raise TakenError(f"{key}: the name is taken", status=409)
         return self._apply(manifest, "") or {}
 
     async def apply_status(self, manifest: Manifest) -> Manifest | None:

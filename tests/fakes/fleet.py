@@ -15,6 +15,7 @@ from detinf.api import names
 from detinf.controller.pods import format_time, parse_time
 from detinf.documents import (
     Answer,
+    AskedAgain,
     Baseline,
     Candidate,
     Cell,
@@ -23,6 +24,7 @@ from detinf.documents import (
     PodIdentity,
     Reference,
     References,
+    Reply,
     Report,
     Verdict,
     Witness,
@@ -59,6 +61,12 @@ class Fleet:
         self.api = FakeClusterApi(lambda: self.now)
         self.answers: dict[str, int] = {}
         """What each replica's engine answers, by pod name; 0 is right."""
+        self.in_batch: dict[str, int] = {}
+        """What it answers in company, where it answers right alone."""
+        self.busy: set[str] = set()
+        """Pods whose engines leave their probes no time to ask anything."""
+        self.deaf: set[str] = set()
+        """Pods whose probes are of a release that knows no questions."""
         self.late: dict[str, float] = {}
         """The same for one pod, by its name."""
         self.happened: set[str] = set()
@@ -78,6 +86,9 @@ class Fleet:
         other = type(self)(self.loading_seconds)
         other.now, other.boots, other.happened = self.now, self.boots, set(self.happened)
         other.answers, other.late = dict(self.answers), dict(self.late)
+        other.in_batch, other.busy, other.deaf = dict(self.in_batch), set(self.busy), set(self.deaf)
+        other.hardware, other.unattested = dict(self.hardware), set(self.unattested)
+        other.identical = self.identical
         other.lives = {uid: dict(life) for uid, life in self.lives.items()}
         api = other.api
         api.objects = copied(self.api.objects)
@@ -124,6 +135,8 @@ class Fleet:
             if kind == "StatefulSet":
                 self._make_pod(item)
         for pod in self.pods():
+            if names.LABEL_NAME not in pod["metadata"]["labels"]:
+                continue  # somebody else's
             age = self.now - parse_time(pod["metadata"]["creationTimestamp"])
             if age >= self.late.get(pod["metadata"]["name"], self.loading_seconds):
                 self.live(pod)
@@ -148,6 +161,7 @@ class Fleet:
                 "name": name,
                 "namespace": metadata["namespace"],
                 "labels": dict(template["metadata"]["labels"]),
+                "annotations": dict(template["metadata"].get("annotations", {})),
                 "ownerReferences": [owner | {"controller": True}],
             },
             "spec": template["spec"],
@@ -170,7 +184,7 @@ class Fleet:
         life = self.lives.get(pod["metadata"]["uid"])
         if life is None:
             self.boots += 1
-            life = {"boot": f"{self.boots:032x}", "started": self.now, "phase": None, "evidence": None}
+            life = {"boot": f"{self.boots:032x}", "started": self.now, "phase": None, "evidence": None, "replies": None}
             self.lives[pod["metadata"]["uid"]] = life
         entries = self.delivered(name, namespace)
         number = self.answers.get(pod["metadata"]["name"], 0)
@@ -182,26 +196,47 @@ class Fleet:
                 life["phase"] = Phase.WAITING_FOR_BASELINE
             else:
                 right = Baseline.parse(unseal(entries[key])[1]).answers["r0"]
-                life["phase"] = Phase.PASSED if answer(number) == right else Phase.GATE_FAILED
-        if key in entries:
-            right = Baseline.parse(unseal(entries[key])[1]).answers["r0"]
-            if answer(number) != right and life["evidence"] is None:
-                life["evidence"] = self._evidence(pod, life["boot"], right, answer(number))
+                good = answer(number) == right == answer(self.in_batch.get(pod["metadata"]["name"], number))
+                life["phase"] = Phase.PASSED if good else Phase.GATE_FAILED
+        if key in entries and pod["metadata"]["name"] not in self.busy:
+            self._ask(pod, life, Baseline.parse(unseal(entries[key])[1]).answers["r0"])
         serving = pod["metadata"]["labels"].get(names.LABEL_SERVING) != "false"
         ready = "True" if life["phase"] is Phase.PASSED and serving else "False"
         condition = pod["status"]["conditions"][0]
         if condition["status"] != ready:
             condition |= {"status": ready, "lastTransitionTime": format_time(self.now)}
 
-    def _evidence(self, pod: dict[str, Any], boot: str, expected: Answer, observed: Answer) -> Evidence:
+    def _ask(self, pod: dict[str, Any], life: dict[str, Any], right: Answer) -> None:
+        """Be the probe: compare in every cell, and answer what the controller asks again."""
+        life["asked"] = self.now
+        name = pod["metadata"]["name"]
+        alone = answer(self.answers.get(name, 0))
+        together = answer(self.in_batch.get(name, self.answers.get(name, 0)))
+        wrong = {relation for relation, seen in (("S02", alone), ("S03", together)) if seen != right}
+        if wrong and life["evidence"] is None:
+            relation, observed = ("S02", alone) if "S02" in wrong else ("S03", together)
+            life["evidence"] = self._evidence(pod, life["boot"], right, observed, relation)
+        asked = pod["metadata"].get("annotations", {}).get(names.ANNOTATION_AGAIN)
+        life["replies"] = None
+        if asked is not None and name not in self.deaf and life["phase"] is Phase.PASSED:
+            life["replies"] = [
+                Reply(
+                    evidence=item.evidence,
+                    verdict=Verdict.FAIL if item.relation in wrong else Verdict.PASS,
+                    reason="",
+                )
+                for item in AskedAgain.parse(asked).items
+            ]
+
+    def _evidence(self, pod: dict[str, Any], boot: str, expected: Answer, observed: Answer, relation: str) -> Evidence:
         return Evidence(
             pod=self._identity(pod),
             boot=boot,
             plan_digest=self._plan_digest(pod),
-            fingerprint=FINGERPRINT,
+            fingerprint=self.fingerprint(pod),
             references_digest=PROPOSAL.digest(),
-            relation="S02",
-            condition="solo",
+            relation=relation,
+            condition=dict(CELLS)[relation],
             reference="r0",
             observable="logprob",
             phase="prefill",
@@ -247,18 +282,18 @@ class Fleet:
             answers={"r0": answer(number)},
             hardware=hardware,
         )
-        verdict = Verdict.FAIL if life["evidence"] else Verdict.PASS
+        failing = life["evidence"].relation if life["evidence"] else None
         cells = [
             Cell(
                 relation=relation,
                 condition=condition,
-                verdict=verdict if relation == "S02" else Verdict.PASS,
+                verdict=Verdict.FAIL if relation == failing else Verdict.PASS,
                 reason="",
                 passes=1,
                 fails=0,
                 inconclusive=0,
-                last_pass_unix=int(self.now),
-                last_conclusive_unix=int(self.now),
+                last_pass_unix=int(life.get("asked", self.now)),
+                last_conclusive_unix=int(life.get("asked", self.now)),
             )
             for relation, condition in CELLS
         ]
@@ -277,4 +312,5 @@ class Fleet:
             cells=cells if phase is Phase.PASSED else [],
             evidence=life["evidence"],
             hardware=hardware,
+            replies=life["replies"] if phase is Phase.PASSED else None,
         )

@@ -161,7 +161,12 @@ FLOWS = [
         is_ready,
     ),
     Flow("more replicas", lambda fleet: change(fleet, replicas=3), is_ready),
-    Flow("fewer replicas", lambda fleet: change(fleet, replicas=1), is_ready, replicas=3),
+    Flow(
+        "fewer replicas",
+        lambda fleet: change(fleet, replicas=1),
+        lambda fleet: is_ready(fleet) and len(fleet.pods()) == 1,
+        replicas=3,
+    ),
     Flow("divergence, isolation, replacement", _diverge, _replaced_and_ready, world=_another_pod_is_right),
     Flow("isolation, restart in place", _diverge, _replaced_and_ready, world=_isolated_pod_restarts_in_place),
     Flow("failed gate, replacement", _fail_a_gate, _replaced_and_ready, world=_another_pod_is_right),

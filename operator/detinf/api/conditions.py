@@ -38,6 +38,8 @@ class Reason(StrEnum):
     VALID = "Valid"
     INVALID_SPEC = "InvalidSpec"
     CHILD_REFUSED = "ChildRefused"
+    CHILD_CONFLICT = "ChildConflict"
+    LEFT_BY_NAMESAKE = "LeftByNamesake"
 
     PINNED = "Pinned"
     NOT_PINNED_YET = "NotPinnedYet"
@@ -59,17 +61,20 @@ class Reason(StrEnum):
     SCALED_TO_ZERO = "ScaledToZero"
     DIVERGENCE_DETECTED = "DivergenceDetected"
     COMMON_MODE_DIVERGENCE = "CommonModeDivergence"
+    DIVERGING_REPLICA_SERVES = "DivergingReplicaServes"
 
     ALL_SERVING = "AllServing"
     REPLICA_PENDING = "ReplicaPending"
     REPLICA_STARTING = "ReplicaStarting"
     REPLICA_QUALIFYING = "ReplicaQualifying"
     REPLICA_GATING = "ReplicaGating"
+    REPLICA_DRAINING = "ReplicaDraining"
     REPLICA_ISOLATED = "ReplicaIsolated"
     GATE_FAILED = "GateFailed"
 
     POD_REFUSED = "PodRefused"
     UNSCHEDULABLE = "Unschedulable"
+    NO_NODE_MATCHES = "NoNodeMatches"
     CLAIM_MISSING = "ClaimMissing"
     IMAGE_PULL_FAILED = "ImagePullFailed"
     CONFIG_MISSING = "ConfigMissing"
@@ -103,12 +108,21 @@ CONSEQUENCES = frozenset(
 ONLY_A_PERSON_HELPS = frozenset(
     {
         Reason.INVALID_SPEC,
+        Reason.CHILD_REFUSED,
+        Reason.CHILD_CONFLICT,
         Reason.CANDIDATES_DIFFER,
         Reason.BASELINE_LOST,
         Reason.COMMON_MODE_DIVERGENCE,
+        Reason.DIVERGING_REPLICA_SERVES,
         Reason.GUARD_REFUSED,
         Reason.NOT_ATTESTED,
         Reason.TOPOLOGY_DRIFT,
+        Reason.POD_REFUSED,
+        Reason.NO_NODE_MATCHES,
+        Reason.CLAIM_MISSING,
+        Reason.IMAGE_PULL_FAILED,
+        Reason.CONFIG_MISSING,
+        Reason.MOUNT_FAILED,
     }
 )
 """Reasons that make ``Stalled``: the same would be found again until somebody changes something."""

@@ -79,7 +79,8 @@ def _one_choice(choices: list[Schema], *, int_or_string: bool) -> Schema:
 
 def _structural(schema: Schema, definitions: dict[str, Schema]) -> Schema:
     """Return a JSON Schema of pydantic in the form that the API server takes."""
-    merged = {key: value for key, value in schema.items() if key not in DROPPED}
+    free = {"additionalProperties"} if "x-kubernetes-preserve-unknown-fields" in schema else set()
+    merged = {key: value for key, value in schema.items() if key not in DROPPED | free}
     if reference := merged.pop("$ref", None):
         return _structural({**definitions[reference.rpartition("/")[2]], **merged}, definitions)
     if choices := merged.pop("anyOf", None):

@@ -39,6 +39,9 @@ ANNOTATION_NUDGE = f"{GROUP}/delivery"
 ANNOTATION_AGAIN = f"{GROUP}/asked-again"
 """On pods: what a peer diverged on, for their probes to ask again (``documents.AskedAgain``)."""
 
+ANNOTATION_RESTART = f"{GROUP}/restarted-at"
+"""On the resource, by a person, as ``kubectl rollout restart`` does it: another value restarts the pods, one by one."""
+
 ENGINE_CONTAINER = "engine"
 PROBE_CONTAINER = "probe"
 GUARD_INSTALL_CONTAINER = "guard-install"

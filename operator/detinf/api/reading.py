@@ -53,6 +53,7 @@ def read_name(resource: Mapping[str, Any]) -> list[Problem]:
     if name is None or (len(name) <= MAX_NAME_LENGTH and holds(NAME_RULE, name)):
         return []
     remedy = f"create it anew under a name of at most {MAX_NAME_LENGTH} lower-case letters, digits and '-'"
+    remedy += ", which does not end in -pods"
     return [Problem("metadata.name", repr(name), remedy)]
 
 

@@ -43,7 +43,8 @@ class ApiModel(BaseModel):
     """CEL rules over the whole part."""
 
 
-NAME_RULE = "self.matches('^[a-z]([-a-z0-9]*[a-z0-9])?$')"
+NAME_RULE = "self.matches('^[a-z]([-a-z0-9]*[a-z0-9])?$') && !self.endsWith('-pods')"
+"""A resource ``a-pods`` would have the Service that is the headless one of resource ``a``."""
 ShortText = Annotated[str, Field(min_length=1, max_length=253)]
 QUANTITY = "[0-9]+([.][0-9]+)?(m|k|M|G|T|P|E|Ki|Mi|Gi|Ti|Pi|Ei)?"
 

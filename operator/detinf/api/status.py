@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Any
 
 from pydantic import Field
 
@@ -62,9 +62,28 @@ class ReplicaStatus(ApiModel):
     index: int
     """Which replica."""
     state: str
-    """Pending, Starting, Qualifying, Gating, Serving, Isolated, Diverged or Failed."""
+    """Pending, Starting, Qualifying, Gating, Serving, Draining, Isolated, Diverged or Failed."""
     message: Annotated[str, Field(max_length=512)] = ""
-    """Why it is not serving."""
+    """Why it is not serving, or why it serves though it diverged."""
+    pod: str | None = None
+    """Its pod."""
+    pod_uid: Annotated[str | None, Field(alias="podUID")] = None
+    """The uid of its pod: another one is another pod of that name."""
+    node: str | None = None
+    """The node that its pod runs on."""
+    boot: str | None = None
+    """The boot of its engine, as its probe reports it."""
+    evidence: str | None = None
+    """The ConfigMap with what it diverged on; named until it serves again."""
+
+
+class LastValid(ApiModel):
+    """The spec that is carried out while the present one cannot be."""
+
+    generation: int
+    """Its metadata.generation."""
+    spec: Annotated[dict[str, Any], Field(json_schema_extra={"x-kubernetes-preserve-unknown-fields": True})]
+    """The spec as it was applied."""
 
 
 class Status(ApiModel):
@@ -84,6 +103,8 @@ class Status(ApiModel):
     """Name in the API (`--served-model-name`)."""
     url: str | None = None
     """Where to send requests, inside the cluster."""
+    last_valid: LastValid | None = None
+    """The last spec that could be carried out: what runs is held to it."""
     baseline: BaselineStatus | None = None
     """The agreed answers that replicas are held to."""
     topology: TopologyStatus | None = None

@@ -390,7 +390,7 @@ class DeterministicInference(ApiModel):
         rule(
             f"self.metadata.name.size() <= {MAX_NAME_LENGTH} && " + NAME_RULE.replace("self", "self.metadata.name"),
             f"metadata.name must be at most {MAX_NAME_LENGTH} characters, a letter first, then lower-case letters, "
-            "digits and '-': Services and pods are named after it",
+            "digits and '-', and not end in -pods: Services and pods are named after it",
         ),
     )
 

@@ -24,11 +24,14 @@ from detinf.cluster.port import (
     Kind,
     Manifest,
     NamespaceEndsError,
+    TakenError,
 )
 
 REQUEST_SECONDS = 30
 APPLY = "application/apply-patch+yaml"
 JSON = "application/json"
+NO_VERSION = "1"
+"""A version that no object of ours has: an apply with it makes an object, or answers 409 (1.36.3, measured)."""
 
 
 async def load_configuration(kubeconfig: str | None) -> Configuration:
@@ -91,8 +94,16 @@ class KubernetesApi:
         return [head | item for item in (answer or {}).get("items") or []]
 
     async def apply(self, manifest: Manifest) -> Manifest:
-        """Server-side apply with force."""
-        return await self._apply(manifest, "") or {}
+        """Server-side apply with force, to the object of that uid or under a free name."""
+        metadata = manifest["metadata"]
+        if "uid" in metadata:
+            return await self._apply(manifest, "") or {}
+        try:
+            return await self._apply(manifest | {"metadata": metadata | {"resourceVersion": NO_VERSION}}, "") or {}
+        except ConflictError as error:
+            if f'"{metadata["name"]}"' not in error.words:
+                raise  # of something else, such as a quota that is being counted
+            raise TakenError(str(error), status=error.status, words=error.words) from error
 
     async def apply_status(self, manifest: Manifest) -> Manifest | None:
         """Server-side apply of the status; None where the object is gone."""

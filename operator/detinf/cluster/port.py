@@ -1,7 +1,8 @@
 """``ClusterApi``: all that the controller asks of Kubernetes.
 
-Manifests are plain dicts. Writes are server-side apply with one field manager and force; a delete names the uid it
-means. The in-memory fake of the tests and the adapter pass the same contract tests.
+Manifests are plain dicts. Writes are server-side apply with one field manager and force, and name the uid that they
+mean, as deletes do: what was not looked at is not written to. The in-memory fake of the tests and the adapter pass the
+same contract tests.
 """
 
 from __future__ import annotations
@@ -60,6 +61,10 @@ class ConflictError(ClusterError):
     """409: another uid, or a concurrent write."""
 
 
+class TakenError(ConflictError):
+    """409: the name of what was to be made belongs to an object already."""
+
+
 class InvalidError(ClusterError):
     """400, 422, and the 500 that server-side apply answers to a malformed manifest: trying again does not help."""
 
@@ -92,7 +97,11 @@ class ClusterApi(Protocol):
         """
 
     async def apply(self, manifest: Manifest) -> Manifest:
-        """Server-side apply with force; creates what is missing. A ``metadata.uid`` in it must match."""
+        """Server-side apply with force: to the very object of ``metadata.uid``, or without one under a free name.
+
+        Raises:
+            TakenError: where there is no uid, and an object of that name.
+        """
 
     async def apply_status(self, manifest: Manifest) -> Manifest | None:
         """Server-side apply of ``status``; None where the object is gone."""

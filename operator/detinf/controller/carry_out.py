@@ -1,4 +1,4 @@
-"""Carrying out a decision: in order, and only what changes something."""
+"""Carrying out a decision: each action on its own, what protects users first, and a status of what was done."""
 
 from __future__ import annotations
 
@@ -7,41 +7,142 @@ from typing import Any
 import structlog
 
 from detinf.api import names
-from detinf.cluster.port import ClusterApi, ConflictError, ForbiddenError, InvalidError, NamespaceEndsError
-from detinf.controller.actions import Apply, Create, Delete
+from detinf.cluster.port import (
+    KINDS,
+    ClusterApi,
+    ClusterError,
+    ConflictError,
+    ForbiddenError,
+    InvalidError,
+    Manifest,
+    NamespaceEndsError,
+    TakenError,
+)
+from detinf.controller import pods
+from detinf.controller.actions import Action, Apply, Create, Delete, Notice, Outcome, Undone
 from detinf.controller.decide import Decision
 from detinf.controller.events import event
 from detinf.controller.observed import Observed
-from detinf.controller.status import refused_status
+from detinf.controller.retries import Retries
 
 log = structlog.get_logger()
 
 
-async def carry_out(api: ClusterApi, observed: Observed, decision: Decision, *, now: float, instance: str) -> None:
-    """Carry out a decision.
+async def carry_out(
+    api: ClusterApi, observed: Observed, decision: Decision, *, now: float, instance: str, retries: Retries
+) -> Outcome:
+    """Carry out a decision; return what became of it.
 
-    Events come first: their names are derived from what they say, so that one which is said again is said once, while
-    one that came after its cause would be lost with a controller that is killed in between.
+    An action that fails holds back those alone that name it (``after``). The status is made of what was done.
+
+    Events come before what makes the next pass silent about them: what was found before its record, what changed before
+    the status. Their names are derived from what they say, so that one which is said again is said once, while one that
+    came later would be lost with a controller that is killed in between.
 
     Raises:
-        ClusterError: where a request was not carried out; what came before it stays, and the next pass resumes.
+        ClusterError: where the status could not be written; the next pass resumes.
     """
+    outcome = Outcome()
+    key = observed.uid
     try:
-        for notice in decision.notices:
-            await api.create(event(observed, notice, now=now, instance=instance))
-        try:
-            for action in decision.actions:
-                await _carry_out(api, action)
-        except (InvalidError, ForbiddenError) as error:
-            await _tell(api, observed, refused_status(observed, decision.status, error, now=now))
-            raise
-        await _tell(api, observed, decision.status)
+        await _say(api, observed, decision.seen, now=now, instance=instance)
+        for action in decision.first:
+            await _try(api, observed, action, outcome)
+        for action in decision.then:
+            live = observed.children.get(action.about)
+            held = retries.held(key, action, live)
+            if held is None and _unreachable(outcome):
+                held = Undone(action, None)
+            if held is not None:
+                outcome.undone[action.about] = held
+                continue
+            await _try(api, observed, action, outcome)
+            failed = outcome.undone.get(action.about)
+            # What the API server did not do for reasons of its own is tried again with the next look.
+            if failed is not None and isinstance(failed.error, (InvalidError, ForbiddenError, TakenError)):
+                retries.refused(key, failed, live)
+        retries.keep(key, set(outcome.refused))
+        status, notices = decision.tell(outcome)
+        await _say(api, observed, notices, now=now, instance=instance)
+        await _tell(api, observed, status)
     except NamespaceEndsError as error:
         # What is in a namespace goes in any order: the resource may be the last to go.
         log.info("namespace ends", error=str(error))
+    return outcome
+
+
+def _unreachable(outcome: Outcome) -> bool:
+    """Return whether the API server does not answer: every further request would wait for its time limit."""
+    return any(item.error is not None and item.error.status in {None, 429} for item in outcome.undone.values())
+
+
+async def _try(api: ClusterApi, observed: Observed, action: Action, outcome: Outcome) -> None:
+    """Carry out one action; what stands in its way is kept."""
+    if any(item in outcome.undone for item in action.after):
+        outcome.undone[action.about] = Undone(action, None)
+        return
+    try:
+        stranger = await _carry_out(api, observed, action)
+    except NamespaceEndsError:
+        raise
     except ConflictError as error:
-        # Another object of that name: a re-created namesake. The next pass sees it.
+        # It went, or another one has its name: the next pass sees it.
         log.info("conflict", error=str(error))
+        outcome.undone[action.about] = Undone(action, None)
+    except ClusterError as error:
+        log.warning("not done", kind=action.about[0], name=action.about[1], error=str(error))
+        outcome.undone[action.about] = Undone(action, error)
+    else:
+        if stranger is None:
+            outcome.done.append(action)
+            return
+        log.warning("name taken", kind=action.about[0], name=action.about[1])
+        taken = TakenError(f"{' '.join(action.about)} is not this resource's", status=409)
+        outcome.undone[action.about] = Undone(action, taken, stranger)
+
+
+async def _carry_out(api: ClusterApi, observed: Observed, action: Action) -> Manifest | None:
+    """Carry out one action; return what has the name and is not this resource's, where it was left alone for that."""
+    match action:
+        case Apply(manifest):
+            log.info("apply", kind=manifest["kind"], name=manifest["metadata"]["name"])
+            try:
+                await api.apply(manifest)
+            except TakenError:
+                return await _apply_to_our_own(api, observed, manifest)
+        case Create(manifest):
+            log.info("create", kind=manifest["kind"], name=manifest["metadata"]["name"])
+            if await api.create(manifest) is None:
+                return await _apply_to_our_own(api, observed, manifest)
+        case Delete(kind, namespace, name, uid, why):
+            log.info("delete", kind=kind.kind, name=name, why=why)
+            await api.delete(kind, namespace, name, uid=uid)
+    return None
+
+
+async def _apply_to_our_own(api: ClusterApi, observed: Observed, manifest: Manifest) -> Manifest | None:
+    """Apply to what has the name where it is this resource's own and was not listed, such as one without its labels.
+
+    Anything else is returned and left alone.
+    """
+    kind, name = KINDS[manifest["kind"]], manifest["metadata"]["name"]
+    for found in await api.list(kind, namespace=observed.namespace, fields={"metadata.name": name}):
+        if not pods.controlled_by(found, [observed.uid]):
+            return found
+        if not found["metadata"].get("deletionTimestamp"):
+            await api.apply(manifest | {"metadata": manifest["metadata"] | {"uid": pods.uid_of(found)}})
+    return None
+
+
+async def _say(api: ClusterApi, observed: Observed, notices: list[Notice], *, now: float, instance: str) -> None:
+    """Create Events; one that is refused or lost keeps nobody in the Service, and nothing from being told."""
+    for notice in notices:
+        try:
+            await api.create(event(observed, notice, now=now, instance=instance))
+        except NamespaceEndsError:
+            raise
+        except ClusterError as error:
+            log.warning("event lost", reason=notice.reason, message=notice.message, error=str(error))
 
 
 async def _tell(api: ClusterApi, observed: Observed, status: dict[str, Any] | None) -> None:
@@ -56,16 +157,3 @@ async def _tell(api: ClusterApi, observed: Observed, status: dict[str, Any] | No
             "status": status,
         }
     )
-
-
-async def _carry_out(api: ClusterApi, action: Apply | Create | Delete) -> None:
-    match action:
-        case Apply(manifest):
-            log.info("apply", kind=manifest["kind"], name=manifest["metadata"]["name"])
-            await api.apply(manifest)
-        case Create(manifest):
-            log.info("create", kind=manifest["kind"], name=manifest["metadata"]["name"])
-            await api.create(manifest)
-        case Delete(kind, namespace, name, uid, why):
-            log.info("delete", kind=kind.kind, name=name, why=why)
-            await api.delete(kind, namespace, name, uid=uid)

@@ -2,27 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import functools
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
 from detinf.api import names
 from detinf.api.conditions import Type
-from detinf.api.types import Spec
-from detinf.api.validation import validate
 from detinf.cluster.port import Manifest
 from detinf.controller import pods, rollout
-from detinf.controller.actions import Action, Apply, Notice
-from detinf.controller.builders import desired_children, plan_for
-from detinf.controller.events import all_notices
+from detinf.controller.actions import Action, Apply, Name, Notice, Outcome, name_of, names_of
+from detinf.controller.builders import children_without_plan, desired_children
+from detinf.controller.events import transitions
 from detinf.controller.observed import Observed, Replica
+from detinf.controller.peers import Rounds, asked_of
 from detinf.controller.qualification import Qualification, qualify
 from detinf.controller.quarantine import Quarantine, decide_quarantine, pod_labels
 from detinf.controller.settings import OperatorSettings
 from detinf.controller.status import build_status, invalid_status
-from detinf.documents import Phase, Plan
-from detinf.engines.plan import revision_of
-from detinf.engines.validated import observed_because
+from detinf.controller.wanted import Wanted, wanted
+from detinf.documents import Phase
 from detinf.guard.canonical import digest, short
 
 ANNOTATION_APPLIED = f"{names.GROUP}/applied"
@@ -32,14 +31,20 @@ SOON_SECONDS = 2.0
 STEADY_SECONDS = 5.0
 
 
+Tell = Callable[[Outcome], tuple[dict[str, Any] | None, list[Notice]]]
+"""What is to be said once it is known what was done: the status, None where it is as it is, and Events."""
+
+
 @dataclass(frozen=True)
 class Decision:
     """What is to be done for one resource."""
 
-    actions: list[Action]
-    status: dict[str, Any] | None
-    """The status to write; None where it is as it is."""
-    notices: list[Notice] = field(default_factory=list)
+    first: list[Action]
+    """What protects users and keeps evidence: always tried, whatever became of the rest."""
+    then: list[Action]
+    tell: Tell
+    seen: list[Notice] = field(default_factory=list)
+    """What was found, whatever becomes of it."""
     requeue_seconds: float | None = STEADY_SECONDS
 
 
@@ -51,49 +56,66 @@ def decide(observed: Observed, settings: OperatorSettings, now: float) -> Decisi
         settings: the chart's settings.
         now: Unix seconds.
     """
-    spec, problems = validate(observed.resource, settings.rules())
-    if spec is None or problems:
-        status = invalid_status(observed, [str(problem) for problem in problems], now=now)
-        notices = all_notices(observed.old_status, status)
+    found = wanted(observed, settings)
+    if not isinstance(found, Wanted):
+        status = invalid_status(observed, found[1], now=now)
+        notices = transitions(observed.old_status, status)
         # Nothing to do until the resource changes, which wakes us.
-        return Decision([], _changed(observed, status), notices, requeue_seconds=None)
-    plan = plan_for(spec, settings)
-    revision = revision_of(plan)
-    indices = rollout.wanted_indices(observed, spec.replicas)
-    qualification = qualify(observed, spec, plan.digest())
-    observing = observed_because(spec, settings.profiles[plan.profile])
-    quarantine = decide_quarantine(
-        observed, spec, now=now, stale_after=settings.stale_after_seconds, enforced=observing is None
-    )
-    actions = [
-        *quarantine.records,
+        return Decision([], [], lambda _outcome: (_changed(observed, status), notices), requeue_seconds=None)
+    spec = found.spec
+    indices = rollout.wanted_indices(observed, spec.replicas) if found.plan is not None else _existing(observed)
+    qualification = qualify(observed, spec, found.plan_digest)
+    rounds = Rounds(replies=settings.solo_interval_seconds, old=settings.width_interval_seconds)
+    quarantine = decide_quarantine(observed, spec, now=now, rounds=rounds, observing=found.observing)
+    surplus = rollout.surplus(observed, indices, now)
+    going = rollout.replaced_pods(observed, indices, found.revision, found.restart, now)
+    draining = (surplus.draining | going.draining) - quarantine.out
+    replaced = names_of(quarantine.actions)
+    patches = functools.partial(_pod_patches, observed, quarantine, draining)
+    first = [*quarantine.records, *patches(None), *quarantine.actions]
+    then = [
         *qualification.actions,
-        *_applied(observed, _children(observed, spec, plan, settings, indices, qualification)),
-        *rollout.surplus(observed, indices),
-        *_pod_patches(observed, qualification, quarantine),
-        *quarantine.actions,
+        *_applied(
+            observed, _children(observed, found, settings, indices, qualification), names_of(qualification.actions)
+        ),
+        *patches(qualification),
+        *surplus.deletes,
+        *(action for action in going.deletes if action.about not in replaced),
     ]
-    deleted = {action.uid for action in quarantine.actions if not isinstance(action, Apply) and hasattr(action, "uid")}
-    actions += [
-        action
-        for action in rollout.replaced_pods(observed, indices, revision)
-        if getattr(action, "uid", None) not in deleted
-    ]
-    status = build_status(
-        observed,
-        spec,
-        qualification,
-        quarantine,
-        revision=revision,
-        indices=indices,
-        now=now,
-        stale_after=settings.stale_after_seconds,
-        observing=observing,
-    )
-    notices = all_notices(observed.old_status, status, qualification.notices, quarantine.notices)
-    ready = next(item for item in status["conditions"] if item["type"] == Type.READY)
-    requeue = STEADY_SECONDS if ready["status"] == "True" and not actions else SOON_SECONDS
-    return Decision(actions, _changed(observed, status), notices, requeue)
+
+    def tell(outcome: Outcome) -> tuple[dict[str, Any] | None, list[Notice]]:
+        status = build_status(
+            observed,
+            found,
+            qualification,
+            quarantine,
+            outcome,
+            indices=indices,
+            draining=draining,
+            now=now,
+            stale_after=settings.stale_after_seconds,
+        )
+        isolated = _isolated_boots(observed, quarantine, outcome)
+        return _changed(observed, status), transitions(observed.old_status, status, isolated)
+
+    ready = observed.condition(Type.READY) == "True" and not first and not then
+    seen = [*quarantine.notices, *qualification.notices]
+    return Decision(first, then, tell, seen, STEADY_SECONDS if ready else SOON_SECONDS)
+
+
+def _isolated_boots(observed: Observed, quarantine: Quarantine, outcome: Outcome) -> dict[int, str]:
+    """Return the boots whose pods have the label of isolated ones, those that have it since now included."""
+    found = {item.index: item.isolated_boot for item in observed.replicas if item.isolated_boot}
+    for replica in observed.replicas:
+        if replica.index not in quarantine.isolating or replica.evidence is None or replica.pod is None:
+            continue
+        if not outcome.is_undone("Pod", replica.pod["metadata"]["name"]):
+            found[replica.index] = replica.evidence.boot
+    return found
+
+
+def _existing(observed: Observed) -> list[int]:
+    return [replica.index for replica in observed.replicas if replica.stateful_set is not None]
 
 
 def _changed(observed: Observed, status: dict[str, Any]) -> dict[str, Any] | None:
@@ -102,14 +124,23 @@ def _changed(observed: Observed, status: dict[str, Any]) -> dict[str, Any] | Non
 
 def _children(
     observed: Observed,
-    spec: Spec,
-    plan: Plan,
+    found: Wanted,
     settings: OperatorSettings,
     indices: Iterable[int],
     qualification: Qualification,
 ) -> list[Manifest]:
     """Return the children to apply: all but StatefulSets that only an upgrade of the operator would change."""
-    listed = desired_children(observed.resource, spec, plan, settings, entries=qualification.entries, indices=indices)
+    if found.plan is None:
+        return children_without_plan(observed.resource, entries=qualification.entries)
+    listed = desired_children(
+        observed.resource,
+        found.spec,
+        found.plan,
+        settings,
+        entries=qualification.entries,
+        indices=indices,
+        restart=found.restart,
+    )
     return [
         child
         for child in listed
@@ -117,14 +148,29 @@ def _children(
     ]
 
 
-def _applied(observed: Observed, wanted: Iterable[Manifest]) -> list[Action]:
-    """Return the applies of children that are not as they are wanted; in steady state there are none."""
+def _applied(observed: Observed, listed: Iterable[Manifest], records: frozenset[Name]) -> list[Action]:
+    """Return the applies of children that are not as they are wanted; in steady state there are none.
+
+    What is delivered waits for its records, and a pod's template for what the pod mounts.
+    """
     actions: list[Action] = []
-    for child in wanted:
+    mounted: set[Name] = set()
+    for child in listed:
+        about = name_of(child)
         manifest = _marked(child)
-        live = observed.children.get((child["kind"], child["metadata"]["name"]))
-        if live is None or not _contains(live, manifest):
-            actions.append(Apply(manifest))
+        live = observed.children.get(about)
+        if live is not None and _contains(live, manifest):
+            continue
+        after: frozenset[Name] = frozenset()
+        if about == ("ConfigMap", names.delivery_name(observed.name)):
+            after = records
+        elif child["kind"] == "StatefulSet":
+            after = frozenset(mounted)
+        if live is None and child["kind"] == "ConfigMap":
+            mounted.add(about)
+        if live is not None:
+            manifest = manifest | {"metadata": manifest["metadata"] | {"uid": pods.uid_of(live)}}
+        actions.append(Apply(manifest, after))
     return actions
 
 
@@ -136,28 +182,42 @@ def _marked(child: Manifest) -> Manifest:
 def _contains(live: Any, wanted: Any) -> bool:
     """Return whether everything wanted is there; what others added may be there too."""
     if isinstance(wanted, dict):
-        return isinstance(live, dict) and all(key in live and _contains(live[key], wanted[key]) for key in wanted)
+        # The API server leaves out what is False.
+        return isinstance(live, dict) and all(_contains(live.get(key, False), wanted[key]) for key in wanted)
     if isinstance(wanted, list):
         same_length = isinstance(live, list) and len(live) == len(wanted)
         return same_length and all(_contains(left, right) for left, right in zip(live, wanted, strict=True))
     return bool(live == wanted)
 
 
-def _pod_patches(observed: Observed, qualification: Qualification, quarantine: Quarantine) -> list[Action]:
-    """Return what is to be written on pods: who is isolated, and who is told that something was delivered."""
+def _pod_patches(
+    observed: Observed, quarantine: Quarantine, draining: set[int], qualification: Qualification | None
+) -> list[Action]:
+    """Return what is to be written on pods.
+
+    Who leaves the Service and what is asked of a probe comes first (``qualification`` is None). That something was
+    delivered is told once it was: a kubelet brings what is there when it is told.
+    """
     actions: list[Action] = []
     for replica in observed.replicas:
         pod = replica.pod
         if pod is None:
             continue
-        isolated = replica.index in quarantine.isolated
+        isolated = replica.index in quarantine.out
         boot = replica.evidence.boot if replica.evidence is not None else None
-        labels = pod_labels(pod, isolated=isolated, boot=boot)
-        known = pod["metadata"].get("annotations", {}).get(names.ANNOTATION_NUDGE)
-        nudge = qualification.delivery_digest if _waits_for(replica, qualification) else known
-        stale_label = not isolated and replica.isolated_boot is not None
-        same_labels = all(pods.label(pod, key) == value for key, value in labels.items()) and not stale_label
-        if same_labels and nudge == known:
+        labels = pod_labels(pod, isolated=isolated, leaving=replica.index in draining, boot=boot)
+        known = {key: pods.annotation(pod, key) for key in (names.ANNOTATION_NUDGE, names.ANNOTATION_AGAIN)}
+        wanted_ = known | {names.ANNOTATION_AGAIN: None if isolated else asked_of(replica, observed.replicas)}
+        after: frozenset[Name] = frozenset()
+        if qualification is None:
+            stale_label = not isolated and replica.isolated_boot is not None
+            same = all(pods.label(pod, key) == value for key, value in labels.items()) and not stale_label
+            if same and wanted_ == known:
+                continue
+        elif _waits_for(replica, qualification) and known[names.ANNOTATION_NUDGE] != qualification.delivery_digest:
+            wanted_[names.ANNOTATION_NUDGE] = qualification.delivery_digest
+            after = frozenset({("ConfigMap", names.delivery_name(observed.name))})
+        else:
             continue
         metadata: dict[str, Any] = {
             "name": pod["metadata"]["name"],
@@ -165,9 +225,9 @@ def _pod_patches(observed: Observed, qualification: Qualification, quarantine: Q
             "uid": pods.uid_of(pod),
             "labels": labels,
         }
-        if nudge is not None:
-            metadata["annotations"] = {names.ANNOTATION_NUDGE: nudge}
-        actions.append(Apply({"apiVersion": "v1", "kind": "Pod", "metadata": metadata}))
+        if said := {key: value for key, value in wanted_.items() if value is not None}:
+            metadata["annotations"] = said
+        actions.append(Apply({"apiVersion": "v1", "kind": "Pod", "metadata": metadata}, after))
     return actions
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 from detinf.api import names
@@ -17,19 +17,51 @@ NOTE_LENGTH = 1024
 REPORTING_CONTROLLER = "detinf.io/controller"
 
 
-def transitions(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[Notice]:
-    """Return what flipped between two statuses and is worth an Event."""
+TOLD = {
+    (Type.READY, "True"): ("Ready", False),
+    (Type.READY, "False"): ("NotReady", True),
+    (Type.SPEC_VALID, "False"): ("InvalidSpec", True),
+}
+"""Conditions that flip, with the Event's reason and whether it warns."""
+
+
+def transitions(
+    old: Mapping[str, Any], new: Mapping[str, Any], isolated: Mapping[int, str] | None = None
+) -> list[Notice]:
+    """Return what changed between two statuses and is worth an Event, on the way up and on the way down.
+
+    Args:
+        old: the status that is there.
+        new: the one that is to be written.
+        isolated: by index, the boots whose pods have the label of isolated ones: also where another boot runs by now.
+    """
     before = {item["type"]: item for item in old.get("conditions") or []}
     notices = []
     for item in new.get("conditions") or []:
         earlier = before.get(item["type"], {})
-        if earlier.get("status") == item["status"]:
+        if earlier.get("status") == item["status"] or (item["type"], item["status"]) not in TOLD:
             continue
-        key = f"{item['type']}/{item['status']}/{earlier.get('lastTransitionTime', '')}"
-        if item["type"] == Type.READY and item["status"] == "True":
-            notices.append(Notice("Ready", item["message"], key))
-        elif item["type"] == Type.SPEC_VALID and item["status"] == "False":
-            notices.append(Notice("InvalidSpec", item["message"], key, warning=True))
+        if item["type"] == Type.READY and item["status"] == "False" and not earlier:
+            continue  # it was never Ready
+        reason, warning = TOLD[item["type"], item["status"]]
+        since = earlier.get("lastTransitionTime") or item["lastTransitionTime"]
+        notices.append(Notice(reason, item["message"], f"{item['type']}/{item['status']}/{since}", warning=warning))
+    return [*_replicas_changed(old, new, isolated or {}), *notices]
+
+
+def _replicas_changed(old: Mapping[str, Any], new: Mapping[str, Any], isolated: Mapping[int, str]) -> list[Notice]:
+    """Return what happened to replicas that had diverged: they left the Service, and their pods went."""
+    before = {item["index"]: item for item in old.get("replicaStates") or []}
+    notices = []
+    for item in new.get("replicaStates") or []:
+        index, earlier = item["index"], before.get(item["index"], {})
+        if index in isolated and earlier.get("state") != "Isolated":
+            words = f"replica {index} left the Service: a peer passes what it diverged on"
+            notices.append(Notice("ReplicaIsolated", words, isolated[index], warning=True))
+        gone = earlier.get("podUID") is not None and item.get("podUID") != earlier["podUID"]
+        if gone and earlier.get("state") in {"Isolated", "Failed"} and earlier.get("evidence"):
+            words = f"replica {index} is restarted: only another boot that passes the gate clears a divergence"
+            notices.append(Notice("ReplicaReplaced", words, str(earlier["podUID"])))
     return notices
 
 
@@ -55,8 +87,3 @@ def event(observed: Observed, notice: Notice, *, now: float, instance: str) -> M
             "uid": observed.uid,
         },
     }
-
-
-def all_notices(old: Mapping[str, Any], new: Mapping[str, Any], *others: Iterable[Notice]) -> list[Notice]:
-    """Return every notice of a decision, in the order in which things happen."""
-    return [*(notice for group in others for notice in group), *transitions(old, new)]

@@ -49,6 +49,10 @@ class Exported:
         if result == "error":
             self.errors.labels(CONTROLLER).inc()
 
+    def failed(self) -> None:
+        """Count a reconciliation of which something was refused, and the rest was done."""
+        self.errors.labels(CONTROLLER).inc()
+
     def requested(self, code: str, method: str) -> None:
         """Count a request to the API server."""
         self.requests.labels(code, method).inc()

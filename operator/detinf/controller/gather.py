@@ -97,16 +97,26 @@ async def gather(api: ClusterApi, reports: ReportSource, namespace: str, name: s
     running = [pod for pod in listed[4] if pod.get("status", {}).get("podIP") and not pods.is_terminating(pod)]
     fetched = await asyncio.gather(*(reports.fetch(pod) for pod in running))
     found = {pods.uid_of(pod): report for pod, report in zip(running, fetched, strict=True) if report is not None}
-    events = await _events(api, namespace, sets=listed[0], listed_pods=listed[4])
-    return Observed(resource, listed[0], listed[1], listed[2], listed[3], listed[4], found, events)
+    podless = [item for item in listed[0] if not any(pods.controlled_by(pod, [pods.uid_of(item)]) for pod in listed[4])]
+    events = await _events(api, namespace, podless=podless, listed_pods=listed[4])
+    unlabelled = await _unlabelled(api, namespace, podless=podless)
+    return Observed(resource, listed[0], listed[1], listed[2], listed[3], listed[4], found, events, unlabelled)
+
+
+async def _unlabelled(api: ClusterApi, namespace: str, *, podless: list[Manifest]) -> dict[str, Manifest]:
+    """Return, by name, what has the name of a pod that a StatefulSet lacks: it keeps the StatefulSet from making it."""
+    names_ = [f"{item['metadata']['name']}-0" for item in podless]
+    found = await asyncio.gather(
+        *(api.list(POD, namespace=namespace, fields={"metadata.name": name}) for name in names_)
+    )
+    return {name: listed[0] for name, listed in zip(names_, found, strict=True) if listed}
 
 
 async def _events(
-    api: ClusterApi, namespace: str, *, sets: list[Manifest], listed_pods: list[Manifest]
+    api: ClusterApi, namespace: str, *, podless: list[Manifest], listed_pods: list[Manifest]
 ) -> dict[str, list[Manifest]]:
     """Return the Events, by uid, about what says nothing itself: a pod that was refused, or waits for its volumes."""
-    silent = [item for item in sets if not any(pods.controlled_by(pod, [pods.uid_of(item)]) for pod in listed_pods)]
-    silent += [pod for pod in listed_pods if not pods.is_terminating(pod) and waits_for_containers(pod)]
+    silent = podless + [pod for pod in listed_pods if not pods.is_terminating(pod) and waits_for_containers(pod)]
     uids = [pods.uid_of(item) for item in silent]
     found = await asyncio.gather(*(api.list(EVENT, namespace=namespace, fields={"regarding.uid": uid}) for uid in uids))
     return dict(zip(uids, found, strict=True))

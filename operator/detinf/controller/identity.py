@@ -29,7 +29,7 @@ SHOWN = {
 """Keys of the hardware by their names in ``status.topology``."""
 REMEDY = (
     "make the nodes alike, declare what is meant in spec.topology, set spec.topology.drift to Warn (driver and "
-    "firmware), or delete the baseline ConfigMaps to pin anew"
+    "firmware), or delete the resource and apply it again to pin anew"
 )
 
 

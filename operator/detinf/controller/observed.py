@@ -23,6 +23,10 @@ class Replica:
     pod: Manifest | None
     report: Report | None
     """Only a report that can be trusted to be this pod's and this boot's."""
+    ending: Manifest | None = None
+    """Its pod that is being deleted, where there is no other one yet."""
+    unlabelled: Manifest | None = None
+    """What has its pod's name and is not its pod: one that lost its labels, or somebody else's."""
 
     @property
     def asked_about(self) -> str | None:
@@ -54,6 +58,19 @@ class Replica:
         return report.evidence
 
     @property
+    def pieces(self) -> list[Evidence]:
+        """Everything that the boot that runs now diverged on, the first divergence first."""
+        first, report = self.evidence, self.report
+        if first is None or report is None:
+            return []
+        return [first, *(item for item in report.further or () if item.boot == first.boot)]
+
+    @property
+    def leaves(self) -> bool:
+        """Whether its pod is out of the Service by its label."""
+        return self.pod is not None and pods.label(self.pod, names.LABEL_SERVING) == "false"
+
+    @property
     def revision(self) -> str | None:
         """The revision of the pod."""
         return None if self.pod is None else pods.label(self.pod, names.LABEL_REVISION)
@@ -72,6 +89,8 @@ class Observed:
     reports: Mapping[str, Report] = field(default_factory=dict)
     events: Mapping[str, list[Manifest]] = field(default_factory=dict)
     """By uid: what the cluster said about a StatefulSet without a pod, or a pod whose containers are not created."""
+    unlabelled: Mapping[str, Manifest] = field(default_factory=dict)
+    """By name: pods that have the name of a replica's pod and not its labels."""
 
     @property
     def name(self) -> str:
@@ -98,15 +117,32 @@ class Observed:
         """The status that is there."""
         return dict(self.resource.get("status") or {})
 
+    def condition(self, kind: str) -> str | None:
+        """Return what a condition of the status that is there says, or None."""
+        listed = self.old_status.get("conditions") or []
+        return next((item.get("status") for item in listed if item.get("type") == kind), None)
+
+    @cached_property
+    def _listed(self) -> list[Manifest]:
+        return [*self.stateful_sets, *self.services, *self.config_maps, *self.budgets]
+
     @cached_property
     def children(self) -> dict[tuple[str, str], Manifest]:
         """Children that this resource controls, by kind and name."""
-        listed = (*self.stateful_sets, *self.services, *self.config_maps, *self.budgets)
         return {
             (child["kind"], child["metadata"]["name"]): child
-            for child in listed
+            for child in self._listed
             if pods.controlled_by(child, [self.uid])
         }
+
+    @cached_property
+    def strangers(self) -> list[Manifest]:
+        """What has the labels of our children and no controller: nobody will collect it, and it counts for nothing."""
+        return [
+            child
+            for child in self._listed
+            if pods.controller_of(child) is None and not child["metadata"].get("deletionTimestamp")
+        ]
 
     @cached_property
     def replicas(self) -> list[Replica]:
@@ -118,12 +154,20 @@ class Observed:
         }
         owners = [pods.uid_of(child) for child in sets.values()]
         found: dict[int, Manifest] = {}
+        ending: dict[int, Manifest] = {}
         for pod in self.pods:
             index = pods.index_of(pod)
-            if index is not None and pods.controlled_by(pod, owners) and not pods.is_terminating(pod):
-                found[index] = pod
+            if index is not None and pods.controlled_by(pod, owners):
+                (ending if pods.is_terminating(pod) else found)[index] = pod
         return [
-            Replica(index, sets.get(index), found.get(index), self._report(found.get(index)))
+            Replica(
+                index,
+                sets.get(index),
+                found.get(index),
+                self._report(found.get(index)),
+                None if index in found else ending.get(index),
+                self.unlabelled.get(names.pod_name(self.name, index)),
+            )
             for index in sorted({*sets, *found})
         ]
 

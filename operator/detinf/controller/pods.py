@@ -27,6 +27,12 @@ def label(manifest: Mapping[str, Any], key: str) -> str | None:
     return None if value is None else str(value)
 
 
+def annotation(manifest: Mapping[str, Any], key: str) -> str | None:
+    """Return an annotation of an object."""
+    value = manifest["metadata"].get("annotations", {}).get(key)
+    return None if value is None else str(value)
+
+
 def index_of(manifest: Mapping[str, Any]) -> int | None:
     """Return the replica that a StatefulSet or pod belongs to."""
     value = label(manifest, names.LABEL_REPLICA)
@@ -43,6 +49,12 @@ def controlled_by(manifest: Mapping[str, Any], owner_uids: Iterable[str]) -> boo
     owners = manifest["metadata"].get("ownerReferences") or []
     wanted = set(owner_uids)
     return any(owner.get("controller") and owner.get("uid") in wanted for owner in owners)
+
+
+def controller_of(manifest: Mapping[str, Any]) -> Mapping[str, Any] | None:
+    """Return the reference to the object's controller, or None."""
+    owners = manifest["metadata"].get("ownerReferences") or []
+    return next((owner for owner in owners if owner.get("controller")), None)
 
 
 def is_terminating(pod: Pod) -> bool:

@@ -8,6 +8,8 @@ The rules, each a test:
 - Hardware that differs from what the first baseline pinned makes no baseline (``identity.py``).
 - A baseline is never replaced. One that status names and nobody has is restored from the delivery by its digest, else
   it is lost, and nothing is agreed anew in silence.
+- Baselines that no engine needs are kept for a while, for a plan that comes back, and go when there are too many.
+- What could not be stored is not claimed.
 """
 
 from __future__ import annotations
@@ -19,7 +21,7 @@ from detinf.api import names
 from detinf.api.conditions import Finding, Reason, Type
 from detinf.api.types import Spec
 from detinf.cluster.port import CONFIG_MAP
-from detinf.controller.actions import Action, Create, Delete, Notice
+from detinf.controller.actions import Action, Create, Delete, Name, Notice
 from detinf.controller.builders import baseline_record, candidate_record, references_record
 from detinf.controller.identity import Pinned, pinned
 from detinf.controller.observed import Observed
@@ -29,6 +31,11 @@ from detinf.guard.canonical import digest, short
 
 REQUIRED_LIFETIMES = 1
 """Equal candidates that make a baseline. Every later gated boot is held to it."""
+
+BASELINES_KEPT = 12
+"""Baselines on record and in the delivery, beyond those that engines need now."""
+MOST_DELIVERED_BYTES = 900_000
+"""The API server takes an object of 1.5 MiB at most, a ConfigMap's data of 1 MiB."""
 
 
 @dataclass
@@ -42,6 +49,8 @@ class Qualification:
     notices: list[Notice] = field(default_factory=list)
     baseline: dict[str, Any] | None = None
     """For ``status.baseline``."""
+    stored_as: Name | None = None
+    """The record of ``baseline``."""
 
     @property
     def delivery_digest(self) -> str:
@@ -108,12 +117,10 @@ def qualify(observed: Observed, spec: Spec, plan_digest: str) -> Qualification:
             key = names.baseline_key(baseline.fingerprint, baseline.references_digest)
             result.notices.append(Notice("RevisionQualified", words, key))
 
-    result.entries = {names.REFERENCES_KEY: seal(references.canonical())}
-    for baseline in baselines.values():
-        key = names.baseline_key(baseline.fingerprint, baseline.references_digest)
-        result.entries[key] = seal(baseline.canonical())
     current = _current(observed, plan_digest, references_digest, baselines)
+    _deliver(references, _kept(observed, baselines, current, result), result)
     if current is not None:
+        result.stored_as = "ConfigMap", names.baseline_name(observed.name, current.digest())
         result.baseline = {
             "fingerprint": current.fingerprint,
             "digest": current.digest(),
@@ -199,6 +206,37 @@ def _agree(candidates: list[Candidate], result: Qualification) -> list[Baseline]
             if result.pinned.hardware is None:
                 result.pinned = replace(result.pinned, hardware=group[0].hardware)
     return agreed
+
+
+def _kept(
+    observed: Observed, baselines: dict[str, Baseline], current: Baseline | None, result: Qualification
+) -> list[Baseline]:
+    """Return the baselines that stay, the needed ones first; records of others are deleted."""
+    in_use = {replica.report.fingerprint for replica in observed.replicas if replica.report is not None}
+    # The first one pinned the hardware; the newest are those of plans that may come back.
+    listed = list(baselines.values())
+    needed = [item for item in listed if item.fingerprint in in_use or item is current or item is listed[0]]
+    others = [item for item in reversed(listed) if item not in needed]
+    kept = [*needed, *others][: max(BASELINES_KEPT, len(needed))]
+    gone = {names.baseline_name(observed.name, item.digest()) for item in others if item not in kept}
+    result.actions += [
+        Delete(CONFIG_MAP, observed.namespace, name, uid_of(child), "newer baselines are kept")
+        for (kind, name), child in observed.children.items()
+        if kind == "ConfigMap" and name in gone
+    ]
+    return kept
+
+
+def _deliver(references: References, kept: list[Baseline], result: Qualification) -> None:
+    """Fill the delivery, as far as one ConfigMap holds it; what engines need comes first."""
+    result.entries = {names.REFERENCES_KEY: seal(references.canonical())}
+    size = len(result.entries[names.REFERENCES_KEY])
+    for baseline in kept:
+        entry = seal(baseline.canonical())
+        size += len(entry)
+        if size > MOST_DELIVERED_BYTES:
+            return
+        result.entries[names.baseline_key(baseline.fingerprint, baseline.references_digest)] = entry
 
 
 def _current(

@@ -2,10 +2,11 @@
 
 The cases, each a test:
 
-- A replica diverges, a peer of the same fingerprint passes the same cell: recorded, isolated, drained, replaced.
-- It diverges and no peer passes that cell (a single replica, stale peers, other fingerprints): recorded and reported;
-  it goes on serving, since taking the last replica away would be an outage of our own making.
-- All replicas diverge on the same cell: nobody is isolated; one finding says that it is common to all.
+- A replica diverges, and a peer of the same fingerprint passes the same since: isolated, drained, replaced. All peers
+  are waited for first, within limits.
+- It diverges and no peer has passed the same since (a single replica, busy peers, other fingerprints): recorded and
+  told; it goes on serving, since taking the last replica away would be an outage of our own making.
+- All replicas that serve diverge, on whatever: nobody is isolated; one finding says that it is common to all.
 - It fails its gate: it never served. Recorded, and replaced with back-off.
 - An isolated pod restarts in place: another boot, which passes its gate or does not; the labels are cleared.
 """
@@ -18,13 +19,14 @@ from detinf.api import names
 from detinf.api.types import QuarantinePolicy, Spec
 from detinf.cluster.port import CONFIG_MAP, POD
 from detinf.controller import pods
-from detinf.controller.actions import Action, Create, Delete, Notice
+from detinf.controller.actions import Action, Create, Delete, Notice, names_of
 from detinf.controller.builders import evidence_record
 from detinf.controller.observed import Observed, Replica
-from detinf.documents import Evidence, Phase, Verdict
+from detinf.controller.peers import Heard, Rounds, heard
+from detinf.documents import Evidence, Phase
 
 DRAIN_SECONDS = 20
-"""How long an isolated replica may finish what it has before its pod is replaced."""
+"""How long a replica that left the Service may finish what it has before its pod is deleted."""
 FIRST_BACK_OFF_SECONDS = 10
 LONGEST_BACK_OFF_SECONDS = 300
 EVIDENCE_KEPT = 20
@@ -36,33 +38,31 @@ class Quarantine:
     """What to do about divergences."""
 
     records: list[Action] = field(default_factory=list)
-    """What is kept of them. It comes before all that is done about them: a restart in place forgets its evidence."""
+    """What is kept of them. It comes first: a restart in place forgets its evidence."""
     actions: list[Action] = field(default_factory=list)
     notices: list[Notice] = field(default_factory=list)
     isolated: set[int] = field(default_factory=set)
-    """Replicas whose present boot is, or is to be, isolated."""
+    """Replicas whose present boot is isolated, by the label of their pod."""
+    isolating: set[int] = field(default_factory=set)
+    """Replicas that are to be isolated now."""
+    waits: dict[int, str] = field(default_factory=dict)
+    """Why a replica that diverged goes on serving for now; its peers are being asked."""
+    serves: dict[int, str] = field(default_factory=dict)
+    """Why a replica that diverged goes on serving until a person acts."""
+    chosen: dict[int, str] = field(default_factory=dict)
+    """Why a replica that diverged goes on serving as the resource's owner has it."""
     common_mode: bool = False
 
-
-def same_cell_passes(peer: Replica, evidence: Evidence, *, now: float, stale_after: int) -> bool:
-    """Return whether a peer serves with a fresh PASS where the other one diverged."""
-    report = peer.report
-    if report is None or not peer.ready or peer.evidence is not None or report.fingerprint != evidence.fingerprint:
-        return False
-    return any(
-        (cell.relation, cell.condition) == (evidence.relation, evidence.condition)
-        and cell.verdict is Verdict.PASS
-        and cell.last_pass_unix is not None
-        and now - cell.last_pass_unix <= stale_after
-        for cell in report.cells
-    )
+    @property
+    def out(self) -> set[int]:
+        """Replicas that are, or are to be, out of the Service."""
+        return self.isolated | self.isolating
 
 
 def is_common_mode(replicas: list[Replica]) -> bool:
-    """Return whether every replica that reports diverges on the same cell, and there are several."""
-    reporting = [replica for replica in replicas if replica.report is not None and replica.report.boot is not None]
-    cells = {(item.relation, item.condition) if (item := replica.evidence) else None for replica in reporting}
-    return len(reporting) > 1 and None not in cells and len(cells) == 1
+    """Return whether every replica that serves diverges, on whatever cell, and there are several."""
+    serving = [item for item in replicas if item.ready and not item.leaves and item.report is not None]
+    return len(serving) > 1 and all(item.evidence is not None for item in serving)
 
 
 def back_off_seconds(failures: int) -> int:
@@ -72,11 +72,19 @@ def back_off_seconds(failures: int) -> int:
 
 
 def decide_quarantine(
-    observed: Observed, spec: Spec, *, now: float, stale_after: int, enforced: bool = True
+    observed: Observed, spec: Spec, *, now: float, rounds: Rounds, observing: str | None = None
 ) -> Quarantine:
-    """Return what to do about the divergences that are reported now."""
+    """Return what to do about the divergences that are reported now.
+
+    Args:
+        observed: what was gathered.
+        spec: the resource's spec.
+        now: Unix seconds.
+        rounds: how long peers are waited for.
+        observing: why divergences are only reported; None where they are acted on.
+    """
     result = Quarantine(common_mode=is_common_mode(observed.replicas))
-    on_record = {child["metadata"]["name"] for child, _ in observed.evidence}
+    on_record = {child["metadata"]["name"]: child for child, _ in observed.evidence}
     result.actions += [
         Delete(CONFIG_MAP, observed.namespace, child["metadata"]["name"], pods.uid_of(child), "newer evidence is kept")
         for child, _ in observed.evidence[:-EVIDENCE_KEPT]
@@ -90,55 +98,93 @@ def decide_quarantine(
             continue
         if evidence is None:
             continue
-        record = evidence_record(observed.resource, evidence)
-        if record["metadata"]["name"] not in on_record:
-            result.records.append(Create(record))
-            result.notices.append(_notice(replica, evidence))
+        records: list[Action] = []
+        for item in replica.pieces:
+            record = evidence_record(observed.resource, item)
+            if record["metadata"]["name"] not in on_record:
+                records.append(Create(record))
+                result.notices.append(_notice(replica, item))
+        result.records += records
         if report.phase is Phase.GATE_FAILED:
             _replace_failed_gate(observed, replica, evidence, now, result)
         elif replica.isolated_boot == evidence.boot:
             result.isolated.add(replica.index)
-            _replace_drained(observed, replica, pod, now, result)
-        elif enforced and spec.quarantine.policy is QuarantinePolicy.ISOLATE and not result.common_mode:
-            peers = (peer for peer in observed.replicas if peer.index != replica.index)
-            if any(same_cell_passes(peer, evidence, now=now, stale_after=stale_after) for peer in peers):
-                result.isolated.add(replica.index)
-                cell = f"{evidence.relation} {evidence.condition}"
-                words = f"replica {replica.index} leaves the Service: a peer passes {cell}"
-                result.notices.append(Notice("ReplicaIsolated", words, evidence.boot, warning=True))
+            _replace_drained(observed, replica, records, now, result)
+        else:
+            first = on_record.get(evidence_record(observed.resource, evidence)["metadata"]["name"])
+            told = evidence.detected_unix if first is None else pods.parse_time(first["metadata"]["creationTimestamp"])
+            waited = now - told
+            found = heard(replica, observed.replicas, waited=waited, rounds=rounds)
+            _judge(spec, replica, found, waited=waited, rounds=rounds, observing=observing, result=result)
     return result
+
+
+def _judge(
+    spec: Spec,
+    replica: Replica,
+    found: Heard,
+    *,
+    waited: float,
+    rounds: Rounds,
+    observing: str | None,
+    result: Quarantine,
+) -> None:
+    """Decide about a replica that diverged while it serves, or leaves for another reason."""
+    index = replica.index
+    listed = ", ".join(str(peer) for peer in found.passing)
+    proof = f"; replica {listed} passes the same" if found.passing else ""
+    if observing is not None:
+        result.chosen[index] = f"divergences are only reported: {observing}{proof}"
+    elif spec.quarantine.policy is not QuarantinePolicy.ISOLATE:
+        result.chosen[index] = f"spec.quarantine.policy is {spec.quarantine.policy}{proof}"
+    elif result.common_mode:
+        result.serves[index] = "all replicas that serve diverge, so none is isolated: that would be an outage"
+    elif found.alone(waited=waited, rounds=rounds):
+        result.isolating.add(index)
+    elif found.passing or (found.silent and waited < rounds.old):
+        silent = ", ".join(str(peer) for peer in found.silent)
+        result.waits[index] = f"replica {silent} is asked the same again"
+    elif found.silent:
+        silent = ", ".join(str(peer) for peer in found.silent)
+        result.serves[index] = f"replica {silent} was asked the same again and could not tell: it is still being asked"
+    else:
+        result.serves[index] = "no other replica of its fingerprint serves, and the last one is never taken away"
 
 
 def _notice(replica: Replica, evidence: Evidence) -> Notice:
     reason = "DivergenceDetected"
     if replica.report is not None and replica.report.phase is Phase.GATE_FAILED:
         reason = "GateFailed"
-    return Notice(reason, describe(replica.index, evidence), evidence.boot, warning=True)
+    return Notice(reason, describe(replica.index, evidence), evidence.digest(), warning=True)
 
 
-def describe(index: int, evidence: Evidence) -> str:
-    """Return a divergence in one sentence."""
-    return (
+def describe(index: int, evidence: Evidence, hint: str | None = None) -> str:
+    """Return a divergence in one sentence, with the newest hint there is."""
+    words = (
         f"replica {index}: {evidence.relation} {evidence.condition}: {evidence.observable} differs for reference "
-        f"{evidence.reference} from position {evidence.position} on ({evidence.phase}, up to {evidence.max_ulps} "
-        f"ulps): {evidence.hint}"
+        f"{evidence.reference} from position {evidence.position} on ({evidence.phase}, up to {evidence.max_ulps} ulps)"
     )
+    if evidence.answered is not None:
+        since = f"since it passed last, at {pods.format_time(evidence.clean_unix)}" if evidence.clean_unix else "before"
+        words += f"; it answered {evidence.answered} requests {since}"
+    return f"{words}: {hint or evidence.hint}"
 
 
-def _delete(observed: Observed, replica: Replica, why: str) -> Delete:
+def _delete(observed: Observed, replica: Replica, why: str, after: list[Action]) -> Delete:
     assert replica.pod is not None  # noqa: S101 - callers have looked
     name = replica.pod["metadata"]["name"]
-    return Delete(POD, observed.namespace, name, pods.uid_of(replica.pod), why)
+    return Delete(POD, observed.namespace, name, pods.uid_of(replica.pod), why, names_of(after))
 
 
 def _replace_drained(
-    observed: Observed, replica: Replica, pod: dict[str, object], now: float, result: Quarantine
+    observed: Observed, replica: Replica, records: list[Action], now: float, result: Quarantine
 ) -> None:
-    since = pods.unready_since(pod)
+    assert replica.pod is not None  # noqa: S101 - the caller has looked
+    since = pods.unready_since(replica.pod)
     if since is not None and now - since >= DRAIN_SECONDS:
-        result.actions.append(_delete(observed, replica, "it diverged, its evidence is stored, and it has drained"))
-        words = f"replica {replica.index} is restarted: only another boot that passes the gate clears a divergence"
-        result.notices.append(Notice("ReplicaReplaced", words, pods.uid_of(pod)))
+        # What it diverged on is in its memory alone until it is on record.
+        why = "it diverged, its evidence is stored, and it has drained"
+        result.actions.append(_delete(observed, replica, why, records))
 
 
 def _replace_failed_gate(
@@ -152,14 +198,12 @@ def _replace_failed_gate(
     ]
     recorded = any(item.boot == evidence.boot for _, item in observed.evidence)
     if recorded and times and now - max(times) >= back_off_seconds(len(times)):
-        result.actions.append(_delete(observed, replica, "it failed its gate, and its evidence is stored"))
-        words = f"replica {replica.index} failed its gate and is restarted"
-        result.notices.append(Notice("ReplicaReplaced", words, evidence.boot))
+        result.actions.append(_delete(observed, replica, "it failed its gate, and its evidence is stored", []))
 
 
-def pod_labels(pod: dict[str, object], *, isolated: bool, boot: str | None) -> dict[str, str]:
+def pod_labels(pod: dict[str, object], *, isolated: bool, leaving: bool, boot: str | None) -> dict[str, str]:
     """Return the labels that we own on a pod; all of them each time, since what is left out is removed."""
     if not isolated:
-        return {names.LABEL_SERVING: "true"}
+        return {names.LABEL_SERVING: "false" if leaving else "true"}
     kept = boot or pods.label(pod, names.LABEL_DIVERGED_BOOT) or ""
     return {names.LABEL_SERVING: "false", names.LABEL_DIVERGED_BOOT: kept}

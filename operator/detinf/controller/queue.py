@@ -12,7 +12,8 @@ from typing import Generic, TypeVar
 Key = TypeVar("Key", bound=Hashable)
 
 FIRST_SECONDS = 1.0
-LONGEST_SECONDS = 300.0
+LONGEST_SECONDS = 30.0
+"""Whatever fails: a divergence must be seen, and acted on, soon after it stops failing."""
 
 
 class KeyQueue(Generic[Key]):
@@ -35,6 +36,7 @@ class KeyQueue(Generic[Key]):
         self._processing: set[Key] = set()
         self._again: dict[Key, float] = {}
         self._failures: dict[Key, int] = {}
+        self._waits_until: dict[Key, float] = {}
         self._changed = asyncio.Event()
 
     def __len__(self) -> int:
@@ -71,15 +73,23 @@ class KeyQueue(Generic[Key]):
     def done(self, key: Key, *, again_after: float | None = None) -> None:
         """Say that a key was reconciled; it forgets its failures."""
         self._failures.pop(key, None)
+        self._waits_until.pop(key, None)
         self._finish(key, again_after)
 
     def failed(self, key: Key, *, at_least: float = 0.0) -> float:
-        """Say that a key was not reconciled; return the seconds until it comes again."""
+        """Say that a key was not reconciled; return the seconds until it comes again.
+
+        A failure before the last one's wait was over is the same failure, met by an event: it doubles nothing.
+        """
         self.retries += 1
         count = self._failures.get(key, 0)
-        self._failures[key] = count + 1
+        if self.clock() >= self._waits_until.get(key, 0.0):
+            self._failures[key] = count + 1
+        else:
+            count -= 1
         delay = min(FIRST_SECONDS * 2.0 ** min(count, 20), LONGEST_SECONDS) * (1 + 0.1 * self.jitter())
         delay = max(delay, at_least)
+        self._waits_until[key] = self.clock() + delay
         self._finish(key, delay)
         return delay
 

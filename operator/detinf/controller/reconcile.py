@@ -9,12 +9,13 @@ from collections.abc import Callable
 
 import structlog
 
-from detinf.cluster.port import ClusterApi, ClusterError, InvalidError
+from detinf.cluster.port import ClusterApi, ClusterError
 from detinf.controller.carry_out import carry_out
-from detinf.controller.decide import decide
+from detinf.controller.decide import SOON_SECONDS, decide
 from detinf.controller.exported import Exported
 from detinf.controller.gather import ReportSource, gather
 from detinf.controller.queue import KeyQueue
+from detinf.controller.retries import Retries
 from detinf.controller.settings import OperatorSettings
 
 Key = tuple[str, str]
@@ -55,19 +56,26 @@ class Reconciler:
         self.instance = instance
         self.now = now
         self.queue: KeyQueue[Key] = KeyQueue(monotonic)
+        self.retries = Retries(monotonic)
 
     async def reconcile(self, key: Key) -> float | None:
         """Bring one resource closer to what it asks for; return when to look again, in seconds.
 
+        What is refused does not keep the probes from being asked: it is looked at again as soon as ever, and what was
+        refused is tried less and less often (``retries.py``).
+
         Raises:
-            ClusterError: where the API server did not do what was asked.
+            ClusterError: where the API server did not answer, or took no status.
         """
         observed = await gather(self.api, self.reports, *key)
         if observed is None:
             return None
         now = self.now()
         decision = decide(observed, self.settings, now)
-        await carry_out(self.api, observed, decision, now=now, instance=self.instance)
+        outcome = await carry_out(self.api, observed, decision, now=now, instance=self.instance, retries=self.retries)
+        if outcome.refused:
+            self.exported.failed()
+            return SOON_SECONDS
         return decision.requeue_seconds
 
     async def work(self) -> None:
@@ -86,8 +94,7 @@ class Reconciler:
         except ClusterError as error:
             delay = self.queue.failed(key, at_least=error.retry_after or 0.0)
             self.exported.reconciled("error", time.monotonic() - start)
-            level = "error" if isinstance(error, InvalidError) else "warning"
-            getattr(log, level)("reconcile failed", error=str(error), again_in=round(delay, 1))
+            log.warning("reconcile failed", error=str(error), again_in=round(delay, 1))
         except asyncio.CancelledError:
             raise
         except Exception:

@@ -43,27 +43,29 @@ class ReplicaState:
         return self.state in {"Serving", "Diverged"}
 
 
-def replica_state(replica: Replica, *, isolated: bool, events: Sequence[Manifest] = ()) -> ReplicaState:
+def replica_state(
+    replica: Replica, *, isolated: bool = False, draining: bool = False, why: str = "", events: Sequence[Manifest] = ()
+) -> ReplicaState:
     """Return the state of one replica.
 
     Args:
         replica: its StatefulSet, pod and report.
-        isolated: whether it was taken out of the Service.
+        isolated: whether it was taken out of the Service because it diverged.
+        draining: whether it is out of the Service to make way.
+        why: why it goes on serving though it diverged.
         events: the Events about its pod, or about its StatefulSet where there is no pod.
     """
     pod, report = replica.pod, replica.report
     if pod is None:
-        refused = refused_pod(events)
-        if refused is not None:
-            return ReplicaState(refused.state, refused.reason, refused.words)
-        return ReplicaState("Pending", Reason.REPLICA_PENDING, "its pod is being created")
+        return _without_pod(replica, events)
     if isolated:
         words = "it diverged; only another boot that passes the gate serves again"
         return ReplicaState("Isolated", Reason.REPLICA_ISOLATED, words)
+    if draining:
+        return ReplicaState("Draining", Reason.REPLICA_DRAINING, "it left the Service to make way, and is replaced")
     if replica.ready:
         if replica.evidence:
-            words = "it diverged, and no peer proves that it is alone in that"
-            return ReplicaState("Diverged", Reason.DIVERGENCE_DETECTED, words)
+            return ReplicaState("Diverged", Reason.DIVERGENCE_DETECTED, f"it diverged and goes on serving: {why}")
         return ReplicaState("Serving", Reason.ALL_SERVING)
     if report is None or report.boot is None or report.phase in LOADING:
         # A probe whose engine is not there knows less than the kubelet, which has the guard's own words.
@@ -75,6 +77,27 @@ def replica_state(replica: Replica, *, isolated: bool, events: Sequence[Manifest
     state, reason = PHASE_STATES[report.phase]
     words = "; ".join(report.reasons[:2]) if state in {"Failed", "Gating"} else ""
     return ReplicaState(state, reason, words)
+
+
+def _without_pod(replica: Replica, events: Sequence[Manifest]) -> ReplicaState:
+    """Return the state of a replica that has no pod, or one that ends."""
+    if replica.ending is not None:
+        node = replica.ending.get("spec", {}).get("nodeName")
+        words = f"its pod ends, since {replica.ending['metadata']['deletionTimestamp']}"
+        if node:
+            words += f"; if that takes long, look at node {node}: on one that is gone nobody ends it"
+        return ReplicaState("Pending", Reason.REPLICA_PENDING, words)
+    if replica.unlabelled is not None:
+        name = replica.unlabelled["metadata"]["name"]
+        words = (
+            f"pod {name} is there without the labels of this replica, or is somebody else's, and keeps its StatefulSet "
+            f"from making it: kubectl delete pod {name}"
+        )
+        return ReplicaState("Failed", Reason.CHILD_CONFLICT, words)
+    refused = refused_pod(events)
+    if refused is not None:
+        return ReplicaState(refused.state, refused.reason, refused.words)
+    return ReplicaState("Pending", Reason.REPLICA_PENDING, "its pod is being created")
 
 
 def _not_attested(pod: Manifest) -> ReplicaState:

@@ -1,16 +1,29 @@
 """Which replicas exist, and which pod makes way next.
 
 The controller alone replaces pods (the StatefulSets are OnDelete): one at a time, the worst first, and the next only
-when all others serve. A pod that does not serve may always be replaced: it would otherwise block its own mending.
+when all others serve. A pod that does not serve may always be replaced: it would otherwise block its own mending. One
+that serves leaves the Service first, and has time to finish what it was asked (``DRAIN_SECONDS``).
 """
 
 from __future__ import annotations
+
+from dataclasses import dataclass, field
 
 from detinf.api import names
 from detinf.cluster.port import POD, STATEFUL_SET, Manifest
 from detinf.controller import pods
 from detinf.controller.actions import Action, Delete
 from detinf.controller.observed import Observed, Replica
+from detinf.controller.quarantine import DRAIN_SECONDS
+
+
+@dataclass
+class Leaving:
+    """Who makes way."""
+
+    draining: set[int] = field(default_factory=set)
+    """Replicas whose pods are, or are to be, out of the Service before they are deleted."""
+    deletes: list[Action] = field(default_factory=list)
 
 
 def _worst_first(replica: Replica) -> tuple[bool, bool, int]:
@@ -20,60 +33,89 @@ def _worst_first(replica: Replica) -> tuple[bool, bool, int]:
 def wanted_indices(observed: Observed, replicas: int) -> list[int]:
     """Return the indices that are to exist: the best of those that do, and the lowest free ones for what is missing."""
     best = sorted((item for item in observed.replicas if item.stateful_set is not None), key=_worst_first, reverse=True)
+    # Whoever drains already goes before one that serves.
+    best.sort(key=lambda item: item.leaves and item.isolated_boot is None)
     kept = [replica.index for replica in best][:replicas]
     free = (index for index in range(replicas + len(kept)) if index not in kept)
     return sorted([*kept, *(next(free) for _ in range(replicas - len(kept)))])
 
 
-def surplus(observed: Observed, indices: list[int]) -> list[Action]:
-    """Return the deletion of StatefulSets that are not to exist; their pods go with them."""
-    return [
-        Delete(
-            STATEFUL_SET,
-            observed.namespace,
-            replica.stateful_set["metadata"]["name"],
-            pods.uid_of(replica.stateful_set),
-            "fewer replicas are wanted",
-        )
-        for replica in observed.replicas
-        if replica.stateful_set is not None and replica.index not in indices
-    ]
+def drained(replica: Replica, now: float) -> bool:
+    """Return whether nobody is sent to a replica any more, and those who were had time to be answered."""
+    if replica.pod is None or (not replica.ready and not replica.leaves):
+        return True
+    since = pods.unready_since(replica.pod)
+    return replica.leaves and since is not None and now - since >= DRAIN_SECONDS
+
+
+def surplus(observed: Observed, indices: list[int], now: float) -> Leaving:
+    """Return the StatefulSets that are not to exist; their pods go with them."""
+    leaving = Leaving()
+    for replica in observed.replicas:
+        found = replica.stateful_set
+        if found is None or replica.index in indices:
+            continue
+        if replica.ready or replica.leaves:
+            leaving.draining.add(replica.index)
+        if drained(replica, now):
+            name, uid = found["metadata"]["name"], pods.uid_of(found)
+            leaving.deletes.append(Delete(STATEFUL_SET, observed.namespace, name, uid, "fewer replicas are wanted"))
+    return leaving
 
 
 def keeps_runtime(live: Manifest | None, wanted: Manifest) -> bool:
     """Return whether a StatefulSet is left as it is: the same revision, and another version of our own parts.
 
-    An upgrade of the operator must not restart engines.
+    An upgrade of the operator must not restart engines; a restart that somebody asked for brings the new parts.
     """
-    if live is None:
+    if live is None or wanted["kind"] != STATEFUL_SET.kind:
         return False
     same = pods.label(live, names.LABEL_REVISION) == pods.label(wanted, names.LABEL_REVISION)
-    return same and pods.label(live, names.LABEL_RUNTIME) != pods.label(wanted, names.LABEL_RUNTIME)
+    asked = _restart_of(live) != _restart_of(wanted)
+    return same and not asked and pods.label(live, names.LABEL_RUNTIME) != pods.label(wanted, names.LABEL_RUNTIME)
 
 
-def replaced_pods(observed: Observed, indices: list[int], revision: str) -> list[Action]:
-    """Return the deletion of pods that run another revision than their StatefulSet already has."""
+def _restart_of(stateful_set: Manifest) -> str | None:
+    return pods.annotation(stateful_set["spec"]["template"], names.ANNOTATION_RESTART)
+
+
+def is_old(replica: Replica, revision: str, restart: str | None) -> bool:
+    """Return whether a replica's pod is to be replaced: another revision, or a restart was asked for since."""
+    if replica.pod is None:
+        return False
+    return replica.revision != revision or (
+        restart is not None and pods.annotation(replica.pod, names.ANNOTATION_RESTART) != restart
+    )
+
+
+def replaced_pods(observed: Observed, indices: list[int], revision: str, restart: str | None, now: float) -> Leaving:
+    """Return the pods that are older than their StatefulSet, as far as they may go now.
+
+    Args:
+        observed: what was gathered.
+        indices: of the replicas that are to exist.
+        revision: that is wanted.
+        restart: the restart that was asked for last, None where none was.
+        now: Unix seconds.
+    """
     replicas = [replica for replica in observed.replicas if replica.index in indices]
     old = [
         replica
         for replica in replicas
-        if replica.pod is not None
-        and replica.revision != revision
+        if is_old(replica, revision, restart)
         and replica.stateful_set is not None
         and pods.label(replica.stateful_set, names.LABEL_REVISION) == revision
+        and (restart is None or _restart_of(replica.stateful_set) == restart)
     ]
-    others_serve = len(replicas) == len(indices) and all(replica.ready for replica in replicas)
-    going = [replica for replica in old if not replica.ready]
-    if not going and others_serve:
+    going = [replica for replica in old if replica.leaves or not replica.ready]
+    if not going and len(replicas) == len(indices) and all(replica.ready for replica in replicas):
         going = sorted(old, key=_worst_first)[:1]
-    return [
-        Delete(
-            POD,
-            observed.namespace,
-            replica.pod["metadata"]["name"],
-            pods.uid_of(replica.pod),
-            f"revision {revision} is wanted",
-        )
-        for replica in going
-        if replica.pod is not None
-    ]
+    why = f"revision {revision} is wanted" if restart is None else f"revision {revision}, restarted, is wanted"
+    return Leaving(
+        draining={replica.index for replica in going if replica.ready or replica.leaves},
+        deletes=[
+            Delete(POD, observed.namespace, replica.pod["metadata"]["name"], pods.uid_of(replica.pod), why)
+            for replica in going
+            if replica.pod is not None and drained(replica, now)
+        ],
+    )

@@ -2,21 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 from detinf.api import names
 from detinf.api.conditions import CONSEQUENCES, ONLY_A_PERSON_HELPS, Finding, Reason, Type, carry_forward
 from detinf.api.types import Spec
-from detinf.cluster.port import ClusterError, InvalidError
 from detinf.controller import pods
+from detinf.controller.actions import Outcome
 from detinf.controller.builders import url
 from detinf.controller.builders.probe_settings import served_name
+from detinf.controller.children_told import ChildrenTold, children_told
 from detinf.controller.identity import attested_finding, topology_finding, topology_status
 from detinf.controller.observed import Observed, Replica
 from detinf.controller.qualification import Qualification
 from detinf.controller.quarantine import Quarantine, describe
 from detinf.controller.replica_state import ReplicaState, replica_state
+from detinf.controller.rollout import is_old
+from detinf.controller.wanted import Wanted
 from detinf.documents import Cell, Phase, Verdict
 
 MESSAGE_LENGTH = 1024
@@ -24,18 +28,26 @@ STATE_LENGTH = 512
 
 
 def invariant(
-    observed: Observed, quarantine: Quarantine, ready: Sequence[Replica], *, now: float, stale_after: int
+    observed: Observed,
+    quarantine: Quarantine,
+    isolated: Collection[int],
+    ready: Sequence[Replica],
+    *,
+    now: float,
+    stale_after: int,
 ) -> Finding:
     """Return OutputsInvariant: False on a divergence, True on fresh proof alone, else Unknown."""
-    diverging = [(replica.index, item) for replica in observed.replicas if (item := replica.evidence)]
+    diverging = [item for item in observed.replicas if item.evidence]
     if diverging:
-        reason = Reason.COMMON_MODE_DIVERGENCE if quarantine.common_mode else Reason.DIVERGENCE_DETECTED
-        words = "; ".join(describe(index, item) for index, item in diverging)
-        if quarantine.common_mode:
-            words = f"all replicas diverge alike, so none is isolated: {words}"
+        reason = Reason.DIVERGENCE_DETECTED
+        if quarantine.serves:
+            reason = Reason.COMMON_MODE_DIVERGENCE if quarantine.common_mode else Reason.DIVERGING_REPLICA_SERVES
+        words = "; ".join(
+            _divergence(item, _serves_on(item.index, quarantine, isolated)) for item in diverging if item.evidence
+        )
         return Finding(Type.OUTPUTS_INVARIANT, "False", reason, words)
-    if quarantine.isolated:
-        listed = ", ".join(str(index) for index in sorted(quarantine.isolated))
+    if isolated:
+        listed = ", ".join(str(index) for index in sorted(isolated))
         return Finding(Type.OUTPUTS_INVARIANT, "False", Reason.DIVERGENCE_DETECTED, f"replica {listed} is isolated")
     if not ready:
         return Finding(
@@ -47,6 +59,23 @@ def invariant(
         words = f"replica {listed} has no fresh proof; nothing different was seen, and that is no proof"
         return Finding(Type.OUTPUTS_INVARIANT, "Unknown", Reason.EVIDENCE_STALE, words)
     return Finding(Type.OUTPUTS_INVARIANT, "True", Reason.FRESH_PROOF, "every serving replica passed its checks lately")
+
+
+def _serves_on(index: int, quarantine: Quarantine, isolated: Collection[int]) -> str:
+    """Return why a replica that diverged serves on; empty where it does not."""
+    if index in isolated:
+        return ""
+    for why in (quarantine.serves, quarantine.waits, quarantine.chosen):
+        if index in why:
+            return why[index]
+    return "it could not be taken out of the Service yet" if index in quarantine.isolating else ""
+
+
+def _divergence(replica: Replica, serves_on: str) -> str:
+    assert replica.evidence is not None  # noqa: S101 - the caller has looked
+    # What a person needs first comes first: a condition's message has an end.
+    said = f"replica {replica.index} diverged and goes on serving ({serves_on}); " if serves_on else ""
+    return said + describe(replica.index, replica.evidence, replica.report.hint if replica.report else None)
 
 
 def _is_proven(replica: Replica, *, now: float, stale_after: int) -> bool:
@@ -91,99 +120,191 @@ def available(
     return Finding(Type.REPLICAS_AVAILABLE, "False", reason, f"{words}; {listed}")
 
 
+@dataclass(frozen=True)
+class Row:
+    """One replica of the status."""
+
+    replica: Replica
+    state: ReplicaState
+    evidence: str | None
+    """The record of what it diverged on, until it serves again."""
+
+    def told(self) -> dict[str, Any]:
+        """Return its entry of ``status.replicaStates``."""
+        pod, report = self.replica.pod, self.replica.report
+        details = {
+            "pod": None if pod is None else pod["metadata"]["name"],
+            "podUID": None if pod is None else pods.uid_of(pod),
+            "node": None if pod is None else pod.get("spec", {}).get("nodeName"),
+            "boot": None if report is None else report.boot,
+            "evidence": self.evidence,
+        }
+        row = {"index": self.replica.index, "state": self.state.state, "message": self.state.words[:STATE_LENGTH]}
+        return row | {key: value for key, value in details.items() if value is not None}
+
+
+def rows(
+    observed: Observed, quarantine: Quarantine, isolated: Collection[int], indices: Sequence[int], draining: set[int]
+) -> list[Row]:
+    """Return the replicas that are to exist."""
+    replicas = {replica.index: replica for replica in observed.replicas}
+    before = {item.get("index"): item for item in observed.old_status.get("replicaStates") or []}
+    found = []
+    for index in indices:
+        replica = replicas.get(index, Replica(index, None, None, None))
+        state = replica_state(
+            replica,
+            isolated=index in isolated,
+            draining=index in draining and replica.leaves,
+            why=_serves_on(index, quarantine, isolated),
+            events=observed.events.get(replica.asked_about or "", ()),
+        )
+        record: str | None = None
+        if replica.evidence is not None:
+            record = names.evidence_name(observed.name, replica.evidence.digest())
+        elif state.state != "Serving":
+            record = before.get(index, {}).get("evidence")
+        if record is not None and not state.words:
+            state = replace(state, words=f"it was restarted after it diverged ({record})")
+        found.append(Row(replica, state, record))
+    return found
+
+
 def build_status(
     observed: Observed,
-    spec: Spec,
+    found: Wanted,
     qualification: Qualification,
     quarantine: Quarantine,
+    outcome: Outcome,
     *,
-    revision: str,
     indices: Sequence[int],
+    draining: set[int],
     now: float,
     stale_after: int,
-    observing: str | None = None,
 ) -> dict[str, Any]:
-    """Return the status of a valid resource; ``observing``: why divergences are only reported."""
-    replicas = {replica.index: replica for replica in observed.replicas}
-    rows = [replicas.get(index, Replica(index, None, None, None)) for index in indices]
-    states = [
-        (
-            row.index,
-            replica_state(
-                row,
-                isolated=row.index in quarantine.isolated,
-                events=observed.events.get(row.asked_about or "", ()),
-            ),
-        )
-        for row in rows
-    ]
-    ready = [row for row in rows if row.ready and row.index not in quarantine.isolated]
-    old = [row.index for row in rows if row.pod is not None and row.revision != revision]
+    """Return the status of a resource that is carried out, or whose last valid spec is.
+
+    Args:
+        observed: what was gathered.
+        found: what is carried out.
+        qualification: what answers are agreed.
+        quarantine: what is done about divergences.
+        outcome: what of all that was done; what was not is not claimed.
+        indices: of the replicas that are to exist.
+        draining: replicas that make way.
+        now: Unix seconds.
+        stale_after: seconds after which a PASS is no proof any more.
+    """
+    spec = found.spec
+    isolated = quarantine.isolated | {
+        item.index
+        for item in observed.replicas
+        if item.index in quarantine.isolating
+        and item.pod is not None
+        and not outcome.is_undone("Pod", item.pod["metadata"]["name"])
+    }
+    listed = rows(observed, quarantine, isolated, indices, draining)
+    states = [(row.replica.index, row.state) for row in listed]
+    replicas = [row.replica for row in listed]
+    ready = [item for item in replicas if item.ready and item.index not in isolated and not item.leaves]
+    old = [item.index for item in replicas if is_old(item, found.revision, found.restart)]
+    told = children_told(observed, outcome)
     findings = [
-        Finding(Type.SPEC_VALID, "True", Reason.VALID, "the resource can be carried out" + _observing(observing)),
-        topology_finding(qualification.pinned, rows),
-        attested_finding(rows, states),
-        qualification.finding,
-        invariant(observed, quarantine, ready, now=now, stale_after=stale_after)
-        if spec.replicas
+        _spec_valid(found, told),
+        topology_finding(qualification.pinned, replicas),
+        attested_finding(replicas, states),
+        _qualified(qualification, outcome),
+        invariant(observed, quarantine, isolated, ready, now=now, stale_after=stale_after)
+        if spec.replicas or quarantine.out
         else Finding(Type.OUTPUTS_INVARIANT, "Unknown", Reason.SCALED_TO_ZERO, "spec.replicas is 0: raise it to serve"),
         available(spec, ready, states, old),
     ]
-    bad = [(index, state) for index, state in states if state.state in {"Failed", "Isolated", "Diverged"}]
     settled = len(ready) >= spec.replicas and not old
-    findings.append(_progressing(settled=settled, old=old))
-    findings.append(_degraded(bad))
-    findings.insert(0, roll_up(findings[:6]))
-    findings += for_kstatus(findings)
+    progressing = _progressing(found, settled=settled, old=old)
+    degraded = _degraded(listed, told.finding)
+    causes = [*findings[:-1], *([told.finding] if told.finding else []), findings[-1]]
+    kstatus = for_kstatus([*causes, progressing])
+    baseline = _baseline(observed, qualification, outcome)
+    topology = topology_status(qualification.pinned)
     return {
         "observedGeneration": observed.generation,
-        "replicas": sum(1 for row in rows if row.pod is not None),
+        "replicas": sum(1 for item in replicas if item.pod is not None),
         "readyReplicas": len(ready),
         "selector": ",".join(f"{key}={value}" for key, value in names.selector(observed.name).items()),
-        "revision": revision,
+        "revision": found.revision,
         "model": served_name(observed.resource, spec),
         "url": url(observed.resource),
-        **({"topology": topology} if (topology := topology_status(qualification.pinned)) else {}),
-        **({"baseline": baseline} if (baseline := _baseline(observed, qualification)) else {}),
-        "replicaStates": [
-            {"index": index, "state": state.state, "message": state.words[:STATE_LENGTH]} for index, state in states
-        ],
-        "conditions": conditions(observed, findings, now=now),
+        **({"lastValid": dict(found.last_valid)} if found.last_valid else {}),
+        **({"topology": topology} if topology else {}),
+        **({"baseline": baseline} if baseline else {}),
+        "replicaStates": [row.told() for row in listed],
+        "conditions": conditions(observed, [roll_up(causes), *findings, progressing, degraded, *kstatus], now=now),
     }
 
 
-def _baseline(observed: Observed, qualification: Qualification) -> Mapping[str, Any] | None:
+def _spec_valid(found: Wanted, told: ChildrenTold) -> Finding:
+    if found.problems:
+        words = "; ".join(found.problems)
+        since = f" (generation {found.last_valid['generation']})" if found.last_valid else ""
+        words = f"{words}; until then what runs is watched and held to the last valid spec{since}"
+        return Finding(Type.SPEC_VALID, "False", Reason.INVALID_SPEC, words)
+    if told.finding is not None and told.blames_spec:
+        return Finding(Type.SPEC_VALID, "False", told.finding.reason, told.finding.message)
+    observing = f"; divergences are reported and not acted on: {found.observing}" if found.observing else ""
+    return Finding(Type.SPEC_VALID, "True", Reason.VALID, f"the resource can be carried out{observing}")
+
+
+def _qualified(qualification: Qualification, outcome: Outcome) -> Finding:
+    if qualification.stored_as is not None and qualification.stored_as in outcome.undone:
+        words = "the agreed answers are not stored yet, and count for nothing until they are"
+        return Finding(Type.QUALIFIED, "False", Reason.QUALIFYING, words)
+    return qualification.finding
+
+
+def _baseline(observed: Observed, qualification: Qualification, outcome: Outcome) -> Mapping[str, Any] | None:
     """Return the baseline to name. A lost one stays named: forgetting it would be re-baselining in silence."""
-    return qualification.baseline or observed.old_status.get("baseline")
+    earlier: Mapping[str, Any] | None = observed.old_status.get("baseline")
+    if qualification.stored_as is not None and qualification.stored_as in outcome.undone:
+        return earlier
+    return qualification.baseline or earlier
 
 
-def _progressing(*, settled: bool, old: Sequence[int]) -> Finding:
+def _progressing(found: Wanted, *, settled: bool, old: Sequence[int]) -> Finding:
+    if found.problems:
+        still = "nothing is changed until the spec can be carried out"
+        return Finding(Type.PROGRESSING, "False", Reason.INVALID_SPEC, still)
     if settled:
         return Finding(Type.PROGRESSING, "False", Reason.SETTLED, "all replicas serve the wanted revision")
     if old:
         listed = ", ".join(str(index) for index in old)
-        return Finding(Type.PROGRESSING, "True", Reason.ROLLING_OUT, f"replica {listed} runs another revision")
+        return Finding(Type.PROGRESSING, "True", Reason.ROLLING_OUT, f"replica {listed} is older and is replaced")
     return Finding(Type.PROGRESSING, "True", Reason.REPLICAS_STARTING, "not all replicas serve yet")
 
 
-def _degraded(bad: Sequence[tuple[int, ReplicaState]]) -> Finding:
-    if not bad:
+BAD_STATES = frozenset({"Failed", "Isolated", "Diverged"})
+
+
+def _degraded(listed: Sequence[Row], children: Finding | None) -> Finding:
+    """Return Degraded: a replica that failed or diverged, until it serves again, or a child that is not as wanted."""
+    bad = [row for row in listed if row.state.state in BAD_STATES or row.evidence is not None]
+    if not bad and children is None:
         return Finding(Type.DEGRADED, "False", Reason.AS_EXPECTED, "no replica failed or diverged")
-    words = "; ".join(f"replica {index}: {state.words}" for index, state in bad)
-    return Finding(Type.DEGRADED, "True", bad[0][1].reason, words)
-
-
-def _observing(why: str | None) -> str:
-    return f"; divergences are reported and not acted on: {why}" if why else ""
+    words = [f"replica {row.replica.index}: {row.state.words}" for row in bad]
+    if children is not None:
+        words.append(children.message)
+    worst = next((row for row in bad if row.state.state in BAD_STATES), bad[0] if bad else None)
+    reason = worst.state.reason if worst else children.reason if children else Reason.AS_EXPECTED
+    return Finding(Type.DEGRADED, "True", reason, "; ".join(words))
 
 
 def roll_up(findings: Sequence[Finding]) -> Finding:
-    """Return Ready: True where all are, else the first cause that is not, in its own words."""
-    bad = [finding for finding in findings if finding.status != "True"]
+    """Return Ready: True where nothing is wrong, else the first cause, in its own words."""
+    bad = [finding for finding in findings if finding.status != "True" or finding.type is Type.DEGRADED]
     if not bad:
         return Finding(Type.READY, "True", Reason.READY, "all replicas serve proven outputs")
     first = next((finding for finding in bad if finding.reason not in CONSEQUENCES), bad[0])
-    return Finding(Type.READY, "False", first.reason, f"{first.type}: {first.message}")
+    said = first.message if first.type is Type.DEGRADED else f"{first.type}: {first.message}"
+    return Finding(Type.READY, "False", first.reason, said)
 
 
 def for_kstatus(findings: Sequence[Finding]) -> list[Finding]:
@@ -198,41 +319,6 @@ def for_kstatus(findings: Sequence[Finding]) -> list[Finding]:
     return [Finding(Type.RECONCILING, "True", moving.reason, moving.message)] if moving else []
 
 
-def refused_status(
-    observed: Observed, status: Mapping[str, Any] | None, error: ClusterError, *, now: float
-) -> dict[str, Any]:
-    """Return a status that says which child the API server refuses, in its own words.
-
-    Args:
-        observed: what was gathered.
-        status: what would be written if all went well; None where that is there already.
-        error: the refusal. An invalid child comes from the spec; a forbidden one may be allowed later.
-        now: Unix seconds.
-    """
-    wanted = observed.old_status if status is None else status
-    said = {
-        item["type"]: Finding(Type(item["type"]), item["status"], Reason(item["reason"]), item["message"])
-        for item in wanted.get("conditions") or []
-        if item.get("type") in set(Type)
-    }
-    words = f"the API server refuses it: {error.words}"
-    invalid = isinstance(error, InvalidError)
-    if invalid:
-        words += "; correct the field of the resource that this comes from"
-    findings = [
-        Finding(Type.READY, "False", Reason.CHILD_REFUSED, words),
-        Finding(Type.DEGRADED, "True", Reason.CHILD_REFUSED, words),
-    ]
-    if invalid:
-        findings += [
-            Finding(Type.SPEC_VALID, "False", Reason.CHILD_REFUSED, words),
-            Finding(Type.STALLED, "True", Reason.CHILD_REFUSED, words),
-        ]
-        said.pop(Type.RECONCILING, None)
-    said |= {finding.type: finding for finding in findings}
-    return {**wanted, "conditions": conditions(observed, said.values(), now=now)}
-
-
 def conditions(observed: Observed, findings: Iterable[Finding], *, now: float) -> list[dict[str, Any]]:
     """Return the conditions; transition times are carried over where nothing flipped."""
     short = [
@@ -243,25 +329,15 @@ def conditions(observed: Observed, findings: Iterable[Finding], *, now: float) -
 
 
 def invalid_status(observed: Observed, problems: Sequence[str], *, now: float) -> dict[str, Any]:
-    """Return the status of a resource that cannot be carried out: what ran goes on running, and it says why.
-
-    What was proven counts as proven no longer: nothing is compared until the spec can be carried out. Other conditions
-    stay as they were, with the generation that they are about.
-    """
+    """Return the status of a resource that was never carried out and cannot be: there is nothing to watch."""
     words = "; ".join(problems)
     findings = [
         Finding(Type.READY, "False", Reason.INVALID_SPEC, f"SpecValid: {words}"),
         Finding(Type.SPEC_VALID, "False", Reason.INVALID_SPEC, words),
         Finding(Type.STALLED, "True", Reason.INVALID_SPEC, words),
     ]
-    previous = {str(item.get("type")): item for item in observed.old_status.get("conditions") or []}
-    if Type.OUTPUTS_INVARIANT in previous:
-        unknown = "nothing is compared until the spec can be carried out"
-        findings.append(Finding(Type.OUTPUTS_INVARIANT, "Unknown", Reason.INVALID_SPEC, unknown))
-    if Type.PROGRESSING in previous:
-        still = "nothing is changed until the spec can be carried out"
-        findings.append(Finding(Type.PROGRESSING, "False", Reason.INVALID_SPEC, still))
     said = {str(finding.type) for finding in findings} | {str(Type.RECONCILING)}
+    previous = {str(item.get("type")): item for item in observed.old_status.get("conditions") or []}
     kept = [dict(item) for kind, item in previous.items() if kind in set(Type) and kind not in said]
     return {
         **observed.old_status,

@@ -31,6 +31,10 @@ LASTING_SECONDS = 5
 """So long the kubelet's tries must have failed to be a trouble; by the Events' own times: no clock is needed."""
 
 
+PENDING = frozenset({Reason.UNSCHEDULABLE, Reason.NO_NODE_MATCHES, Reason.CLAIM_MISSING})
+"""Troubles of pods that have no node yet."""
+
+
 @dataclass(frozen=True)
 class Trouble:
     """Why a replica does not run."""
@@ -41,7 +45,7 @@ class Trouble:
     @property
     def state(self) -> str:
         """The replica's state: Pending while the cluster may still find a place for it."""
-        return "Pending" if self.reason in {Reason.UNSCHEDULABLE, Reason.CLAIM_MISSING} else "Failed"
+        return "Pending" if self.reason in PENDING else "Failed"
 
 
 def pod_trouble(pod: Pod, events: Sequence[Manifest] = ()) -> Trouble | None:
@@ -188,7 +192,10 @@ def _unscheduled(reason: str, message: str) -> Trouble:
     if "persistentvolumeclaim" in words.lower():
         return Trouble(Reason.CLAIM_MISSING, _with(words, _first(words, CLAIMS)))
     remedies = [remedy for part, remedy in NO_NODE if part in words]
-    return Trouble(Reason.UNSCHEDULABLE, _with(words or reason, *remedies))
+    # Room comes when something ends; a label comes when somebody sets it.
+    fits_nowhere = "node affinity/selector" in words and "Insufficient " not in words
+    found = Reason.NO_NODE_MATCHES if fits_nowhere else Reason.UNSCHEDULABLE
+    return Trouble(found, _with(words or reason, *remedies))
 
 
 def _mount(events: Sequence[Manifest]) -> Trouble | None:

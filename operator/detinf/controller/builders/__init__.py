@@ -3,7 +3,7 @@
 Manifests are built from scratch and never from what was read, so that we own exactly the fields that we mean.
 """
 
-from detinf.controller.builders.children import desired_children, plan_for
+from detinf.controller.builders.children import children_without_plan, desired_children, plan_for
 from detinf.controller.builders.delivery import delivery
 from detinf.controller.builders.disruption_budget import disruption_budget
 from detinf.controller.builders.plan_config_map import plan_config_map
@@ -15,6 +15,7 @@ from detinf.controller.builders.stateful_set import stateful_sets
 __all__ = [
     "baseline_record",
     "candidate_record",
+    "children_without_plan",
     "delivery",
     "desired_children",
     "disruption_budget",

@@ -41,6 +41,7 @@ def desired_children(
     *,
     entries: Mapping[str, str],
     indices: Iterable[int],
+    restart: str | None = None,
 ) -> list[Manifest]:
     """Return every child but the records, in the order to apply them: what a pod mounts comes before the pod.
 
@@ -51,13 +52,21 @@ def desired_children(
         settings: the chart's settings.
         entries: the content of the delivery ConfigMap.
         indices: of the replicas that are to exist.
+        restart: the restart that was asked for last.
     """
     return [
         plan_config_map(resource, plan),
         probe_settings(resource, spec, plan, settings),
+        *children_without_plan(resource, entries=entries),
+        *stateful_sets(resource, spec, plan, settings, indices, restart),
+    ]
+
+
+def children_without_plan(resource: Resource, *, entries: Mapping[str, str]) -> list[Manifest]:
+    """Return the children that are the same whatever the spec says."""
+    return [
         delivery(resource, entries),
         serving_service(resource),
         pods_service(resource),
         disruption_budget(resource),
-        *stateful_sets(resource, spec, plan, settings, indices),
     ]

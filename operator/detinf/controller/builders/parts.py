@@ -20,7 +20,7 @@ def name_of(resource: Resource) -> str:
 def owner_reference(resource: Resource) -> dict[str, Any]:
     """Return the reference that lets the garbage collector remove a child with its resource.
 
-    It does not block the owner's deletion: that would need the right to update finalizers.
+    It blocks the owner's deletion where that is asked for in the foreground: who waits for it waits for the pods.
     """
     return {
         "apiVersion": names.API_VERSION,
@@ -28,7 +28,7 @@ def owner_reference(resource: Resource) -> dict[str, Any]:
         "name": name_of(resource),
         "uid": str(resource["metadata"]["uid"]),
         "controller": True,
-        "blockOwnerDeletion": False,
+        "blockOwnerDeletion": True,
     }
 
 

@@ -25,6 +25,8 @@ def serving_service(resource: Resource, *, revision: str | None = None) -> Manif
         "metadata": metadata(resource, name_of(resource)),
         "spec": {
             "type": "ClusterIP",
+            # Said though it is the default: a hand that sets it sends users to isolated engines.
+            "publishNotReadyAddresses": False,
             "selector": names.selector(name_of(resource)) | pinned,
             "ports": [{"name": "http", "port": layout.ENGINE_PORT, "targetPort": "http", "protocol": "TCP"}],
         },

@@ -35,18 +35,35 @@ def runtime_of(profile: str, settings: OperatorSettings) -> str:
 
 
 def stateful_sets(
-    resource: Resource, spec: Spec, plan: Plan, settings: OperatorSettings, indices: Iterable[int]
+    resource: Resource,
+    spec: Spec,
+    plan: Plan,
+    settings: OperatorSettings,
+    indices: Iterable[int],
+    restart: str | None = None,
 ) -> list[Manifest]:
-    """Return the StatefulSets of these replicas at the plan's revision; their pods differ by their names alone."""
+    """Return the StatefulSets of these replicas at the plan's revision; their pods differ by their names alone.
+
+    Args:
+        resource: the owner.
+        spec: its valid spec.
+        plan: what the pods run.
+        settings: the chart's settings.
+        indices: of the replicas.
+        restart: the restart that was asked for last (``names.ANNOTATION_RESTART``).
+    """
     pod = pod_spec(resource, spec, plan, settings)
     version = {
         names.LABEL_REVISION: revision_of(plan),
         names.LABEL_RUNTIME: runtime_of(plan.profile, settings),
     }
-    return [_stateful_set(resource, pod, version, index) for index in indices]
+    annotations = {} if restart is None else {"annotations": {names.ANNOTATION_RESTART: restart}}
+    return [_stateful_set(resource, pod, version, annotations, index) for index in indices]
 
 
-def _stateful_set(resource: Resource, pod: dict[str, Any], version: dict[str, str], index: int) -> Manifest:
+def _stateful_set(
+    resource: Resource, pod: dict[str, Any], version: dict[str, str], annotations: dict[str, Any], index: int
+) -> Manifest:
     name = name_of(resource)
     identity = names.selector(name) | {names.LABEL_REPLICA: str(index)}
     return {
@@ -66,7 +83,8 @@ def _stateful_set(resource: Resource, pod: dict[str, Any], version: dict[str, st
                     | identity
                     | version
                     # Serving does not depend on a living controller: only a finding takes this label away.
-                    | {names.LABEL_SERVING: "true"}
+                    | {names.LABEL_SERVING: "true"},
+                    **annotations,
                 },
                 "spec": pod,
             },

@@ -7,60 +7,11 @@ from typing import Any
 
 import pytest
 from fleet import PROPOSAL, Fleet
-from journeys import FLOWS, NAME, NAMESPACE, SETTINGS, begun, resource
+from journeys import FLOWS, NAME, NAMESPACE, begun, resource
+from steps import condition, events, fleet_with, isolate, reconcile, records, settle, status
 
 from detinf.api import names
-from detinf.controller.carry_out import carry_out
-from detinf.controller.decide import decide
-from detinf.controller.gather import gather
 from detinf.controller.quarantine import DRAIN_SECONDS
-
-
-def fleet_with(**spec: Any) -> Fleet:
-    fleet = Fleet()
-    fleet.api.put(resource(**spec))
-    return fleet
-
-
-async def reconcile(fleet: Fleet) -> bool:
-    """Reconcile once; return whether anything was written."""
-    before = len(fleet.api.writes)
-    observed = await gather(fleet.api, fleet, NAMESPACE, NAME)
-    if observed is not None:
-        decision = decide(observed, SETTINGS, fleet.now)
-        await carry_out(fleet.api, observed, decision, now=fleet.now, instance="test")
-    return len(fleet.api.writes) > before
-
-
-async def settle(fleet: Fleet, passes: int = 60) -> None:
-    """Reconcile and let time pass until nothing is written for several passes."""
-    quiet = 0
-    for _ in range(passes):
-        quiet = 0 if await reconcile(fleet) else quiet + 1
-        fleet.tick()
-        if quiet >= 4:
-            return
-    raise AssertionError(f"it does not settle; last writes: {fleet.api.writes[-10:]}")
-
-
-def status(fleet: Fleet) -> dict[str, Any]:
-    return dict(fleet.api.objects[names.KIND, NAMESPACE, NAME]["status"])
-
-
-def condition(fleet: Fleet, kind: str) -> dict[str, Any]:
-    return next(item for item in status(fleet)["conditions"] if item["type"] == kind)
-
-
-def records(fleet: Fleet, document: str) -> list[str]:
-    return [
-        item["metadata"]["name"]
-        for (kind, _, _), item in fleet.api.objects.items()
-        if kind == "ConfigMap" and item["metadata"]["labels"].get(names.LABEL_DOCUMENT) == document
-    ]
-
-
-def events(fleet: Fleet) -> list[str]:
-    return sorted(item["reason"] for (kind, _, _), item in fleet.api.objects.items() if kind == "Event")
 
 
 def shape(fleet: Fleet) -> dict[str, Any]:
@@ -107,7 +58,7 @@ async def test_diverging_replica_is_isolated_drained_and_replaced() -> None:
     uid = fleet.api.objects["Pod", NAMESPACE, "a-1-0"]["metadata"]["uid"]
     fleet.answers["a-1-0"] = 1
     fleet.tick()
-    await reconcile(fleet)
+    await isolate(fleet)
     pod = fleet.api.objects["Pod", NAMESPACE, "a-1-0"]
     assert pod["metadata"]["labels"][names.LABEL_SERVING] == "false"
     assert condition(fleet, "OutputsInvariant")["reason"] == "DivergenceDetected"
@@ -121,6 +72,7 @@ async def test_diverging_replica_is_isolated_drained_and_replaced() -> None:
     assert condition(fleet, "Ready")["status"] == "True"
     assert events(fleet) == [
         "DivergenceDetected",
+        "NotReady",
         "Ready",
         "Ready",
         "ReplicaIsolated",
@@ -185,7 +137,7 @@ async def test_isolated_pod_that_restarts_in_place_serves_again_without_labels()
     await settle(fleet)
     fleet.answers["a-1-0"] = 1
     fleet.tick()
-    await reconcile(fleet)
+    await isolate(fleet)
     fleet.answers.clear()
     fleet.restart("a-1-0")
     await settle(fleet)
@@ -249,11 +201,11 @@ async def test_fewer_replicas_leave_the_best() -> None:
     await settle(fleet)
     fleet.answers["a-0-0"] = 1
     fleet.tick()
-    await reconcile(fleet)
+    await isolate(fleet)
     smaller = copy.deepcopy(fleet.api.objects[names.KIND, NAMESPACE, NAME])
     smaller["spec"]["replicas"] = 2
     fleet.api.put(smaller)
-    await reconcile(fleet)
+    await settle(fleet)
     assert sorted(name for kind, _, name in fleet.api.objects if kind == "StatefulSet") == ["a-1", "a-2"]
 
 
@@ -315,7 +267,7 @@ async def test_divergence_is_recorded_before_its_replica_is_isolated() -> None:
     fleet.answers["a-1-0"] = 1
     fleet.tick()
     before = len(fleet.api.writes)
-    await reconcile(fleet)
+    await isolate(fleet)
     told = [line for line in fleet.api.writes[before:] if not line.startswith("create Event")]
     assert told[0].startswith("create ConfigMap a-evidence")
     assert "apply Pod a-1-0" in told

@@ -74,6 +74,22 @@ def test_failures_back_off_and_success_forgets_them() -> None:
     assert keys.failed("a") == 1.0
 
 
+def test_failure_that_an_event_met_before_its_wait_was_over_doubles_nothing() -> None:
+    keys, clock = queue()
+    keys.add("a")
+    keys.take()
+    first = keys.failed("a")
+    for _ in range(50):
+        clock.now += first / 100
+        keys.add("a")
+        assert keys.take() == "a"
+        assert keys.failed("a") <= first
+    clock.now += first
+    keys.add("a")
+    keys.take()
+    assert keys.failed("a") == 2 * first
+
+
 def test_server_that_asks_for_patience_gets_it() -> None:
     keys, _ = queue()
     keys.add("a")

@@ -57,7 +57,7 @@ TROUBLES = [
             "0/2 nodes are available: 1 node(s) didn't match Pod's node affinity/selector, 1 node(s) had "
             "untolerated taint(s)."
         ),
-        ("Pending", Reason.UNSCHEDULABLE),
+        ("Pending", Reason.NO_NODE_MATCHES),
         ("spec.topology", "spec.scheduling.tolerations"),
     ),
     (unscheduled("no nodes available to schedule pods"), ("Pending", Reason.UNSCHEDULABLE), ("; add a node",)),

@@ -86,7 +86,7 @@ def test_the_children_are_the_reviewed_ones(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", EXAMPLES)
-def test_every_child_belongs_to_the_resource_and_never_blocks_its_deletion(name: str) -> None:
+def test_every_child_belongs_to_the_resource_and_is_waited_for_by_who_deletes_it_in_the_foreground(name: str) -> None:
     resource = example(name)
     for child in children(resource):
         metadata = child["metadata"]
@@ -94,7 +94,7 @@ def test_every_child_belongs_to_the_resource_and_never_blocks_its_deletion(name:
         assert names.selector(resource["metadata"]["name"]).items() <= metadata["labels"].items()
         (owner,) = metadata["ownerReferences"]
         assert (owner["uid"], owner["controller"]) == (resource["metadata"]["uid"], True)
-        assert owner["blockOwnerDeletion"] is False
+        assert owner["blockOwnerDeletion"] is True
 
 
 @pytest.mark.parametrize("name", EXAMPLES)

@@ -1,0 +1,114 @@
+"""What is carried out: the spec, or while that cannot be, the last one that could.
+
+A typing error in a spec must not switch detection off: what runs goes on being watched, isolated and replaced as the
+last valid spec has it, and only what the edit asks for waits. The same holds where the spec has not changed and what it
+stands on went away, such as a profile of the chart; then even the last valid spec has no plan, and children that are
+made from a plan stay as they are.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from detinf.api import names
+from detinf.api.types import ProbeMode, Spec
+from detinf.api.validation import validate
+from detinf.controller import pods
+from detinf.controller.builders import plan_for
+from detinf.controller.observed import Observed
+from detinf.controller.settings import OperatorSettings
+from detinf.documents import DocumentError, Plan, ProbeSettings
+from detinf.engines.plan import revision_of
+from detinf.engines.validated import observed_because
+from detinf.guard import layout
+from detinf.guard.canonical import digest_bytes
+
+ANY_SPEC = Spec.model_validate({"model": {"source": {"persistentVolumeClaim": {"claimName": "unknown"}}}})
+"""What holds where no spec of a running resource can be read: the defaults of everything that is not its model."""
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """What is carried out."""
+
+    spec: Spec
+    plan: Plan | None
+    """None: there is no plan that could be made now, and what is made from one stays as it is."""
+    revision: str
+    plan_digest: str
+    last_valid: Mapping[str, Any] | None
+    """For ``status.lastValid``: generation and spec."""
+    observing: str | None
+    """Why divergences are only reported; None where they are acted on."""
+    problems: list[str] = field(default_factory=list)
+    """Why the spec itself cannot be carried out; empty where it is."""
+    restart: str | None = None
+    """The restart that was asked for last."""
+
+
+def wanted(observed: Observed, settings: OperatorSettings) -> Wanted | tuple[Spec | None, list[str]]:
+    """Return what is carried out; where nothing ever was and nothing runs, the problems alone."""
+    resource = observed.resource
+    spec, problems = validate(resource, settings.rules())
+    told = [str(problem) for problem in problems]
+    if spec is not None and not problems:
+        valid = {"generation": observed.generation, "spec": resource["spec"]}
+        return _planned(observed, spec, settings, valid, told)
+    last = observed.old_status.get("lastValid")
+    if last is not None:
+        earlier, found = validate({**resource, "spec": last.get("spec")}, settings.rules())
+        if earlier is not None:
+            # What is wrong with the name is wrong with all of its specs, and stops nothing that runs.
+            if not [item for item in found if item.field.startswith("spec")]:
+                return _planned(observed, earlier, settings, last, told)
+            return _held(observed, earlier, settings, last, told)
+    if observed.replicas:
+        return _held(observed, spec or ANY_SPEC, settings, last, told)
+    return spec, told
+
+
+def _planned(
+    observed: Observed, spec: Spec, settings: OperatorSettings, last_valid: Mapping[str, Any], problems: list[str]
+) -> Wanted:
+    plan = plan_for(spec, settings)
+    return Wanted(
+        spec,
+        plan,
+        revision_of(plan),
+        plan.digest(),
+        last_valid,
+        observed_because(spec, settings.profiles[plan.profile]),
+        problems,
+        pods.annotation(observed.resource, names.ANNOTATION_RESTART),
+    )
+
+
+def _held(
+    observed: Observed,
+    spec: Spec,
+    settings: OperatorSettings,
+    last_valid: Mapping[str, Any] | None,
+    problems: list[str],
+) -> Wanted:
+    """Return what holds where no plan can be made: the revision that the resource was brought to."""
+    revisions = [pods.label(item, names.LABEL_REVISION) for item in observed.stateful_sets]
+    revision = str(observed.old_status.get("revision") or next(iter(revisions), None) or "")
+    stored = observed.children.get(("ConfigMap", names.plan_name(observed.name, revision)), {}).get("data", {})
+    text = stored.get(layout.PLAN_PATH.rpartition("/")[2], "")
+    digest = digest_bytes(text.encode()) if text else ""
+    profile = settings.profiles.get(spec.engine.profile or settings.default_profile or "")
+    observing = observed_because(spec, profile) if profile is not None else _delivered_mode(observed)
+    restart = pods.annotation(observed.resource, names.ANNOTATION_RESTART)
+    return Wanted(spec, None, revision, digest, last_valid, observing, problems, restart)
+
+
+def _delivered_mode(observed: Observed) -> str | None:
+    """Return why divergences are only reported, by what the probes were told while the profile was known."""
+    found = observed.children.get(("ConfigMap", names.settings_name(observed.name)), {}).get("data", {})
+    try:
+        mode = ProbeSettings.parse(found.get(layout.SETTINGS_PATH.rpartition("/")[2], "")).mode
+    except DocumentError:
+        return None
+    return "so it was while the engine's profile was known" if mode is ProbeMode.OBSERVE else None
