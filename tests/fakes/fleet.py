@@ -65,6 +65,10 @@ class Fleet:
         """What it answers in company, where it answers right alone."""
         self.busy: set[str] = set()
         """Pods whose engines leave their probes no time to ask anything."""
+        self.gating: set[str] = set()
+        """Pods whose gates take for ever."""
+        self.probeless: set[str] = set()
+        """Pods whose probes are away: nobody reports, and the kubelet hears of no readiness."""
         self.deaf: set[str] = set()
         """Pods whose probes are of a release that knows no questions."""
         self.late: dict[str, float] = {}
@@ -87,6 +91,7 @@ class Fleet:
         other.now, other.boots, other.happened = self.now, self.boots, set(self.happened)
         other.answers, other.late = dict(self.answers), dict(self.late)
         other.in_batch, other.busy, other.deaf = dict(self.in_batch), set(self.busy), set(self.deaf)
+        other.probeless, other.gating = set(self.probeless), set(self.gating)
         other.hardware, other.unattested = dict(self.hardware), set(self.unattested)
         other.identical = self.identical
         other.lives = {uid: dict(life) for uid, life in self.lives.items()}
@@ -147,6 +152,18 @@ class Fleet:
         del self.lives[pod["metadata"]["uid"]]
         pod["status"]["containerStatuses"][0]["state"]["running"]["startedAt"] = format_time(self.now)
 
+    def lose_node(self, pod_name: str) -> None:
+        """Lose the node of a pod: it is to be deleted, and nobody ends it."""
+        pod = next(item for item in self.pods() if item["metadata"]["name"] == pod_name)
+        lost = copied(pod)
+        lost["metadata"] |= {"deletionTimestamp": format_time(self.now), "finalizers": ["example.org/kubelet"]}
+        lost["spec"] = lost["spec"] | {"nodeName": "lost"}
+        lost["status"]["conditions"] = [
+            {"type": "Ready", "status": "False", "lastTransitionTime": format_time(self.now)}
+        ]
+        self.api.put(lost)
+        self.probeless.add(pod_name)
+
     def _make_pod(self, stateful_set: dict[str, Any]) -> None:
         metadata = stateful_set["metadata"]
         name = f"{metadata['name']}-0"
@@ -194,13 +211,17 @@ class Fleet:
                 life["phase"] = Phase.WAITING_FOR_REFERENCES
             elif key not in entries:
                 life["phase"] = Phase.WAITING_FOR_BASELINE
+            elif pod["metadata"]["name"] in self.gating:
+                life["phase"] = Phase.GATING
             else:
-                right = Baseline.parse(unseal(entries[key])[1]).answers["r0"]
-                good = answer(number) == right == answer(self.in_batch.get(pod["metadata"]["name"], number))
+                # A lifetime keeps the baseline that it began with.
+                life["right"] = Baseline.parse(unseal(entries[key])[1]).answers["r0"]
+                good = answer(number) == life["right"] == answer(self.in_batch.get(pod["metadata"]["name"], number))
                 life["phase"] = Phase.PASSED if good else Phase.GATE_FAILED
-        if key in entries and pod["metadata"]["name"] not in self.busy:
-            self._ask(pod, life, Baseline.parse(unseal(entries[key])[1]).answers["r0"])
+        if life.get("right") is not None and pod["metadata"]["name"] not in self.busy:
+            self._ask(pod, life, life["right"])
         serving = pod["metadata"]["labels"].get(names.LABEL_SERVING) != "false"
+        serving = serving and pod["metadata"]["name"] not in self.probeless
         ready = "True" if life["phase"] is Phase.PASSED and serving else "False"
         condition = pod["status"]["conditions"][0]
         if condition["status"] != ready:
@@ -263,7 +284,7 @@ class Fleet:
     def report(self, pod: dict[str, Any]) -> Report | None:
         """Return what a pod's probe reports now."""
         life = self.lives.get(pod["metadata"]["uid"])
-        if life is None:
+        if life is None or pod["metadata"]["name"] in self.probeless:
             return None
         phase, boot = life["phase"], life["boot"]
         if pod["metadata"]["name"] in self.unattested:

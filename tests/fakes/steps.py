@@ -8,6 +8,7 @@ from fleet import Fleet
 from journeys import NAME, NAMESPACE, SETTINGS, resource
 
 from detinf.api import names
+from detinf.cluster.port import ClusterError, ForbiddenError, InvalidError
 from detinf.controller.carry_out import carry_out
 from detinf.controller.decide import decide
 from detinf.controller.gather import gather
@@ -68,3 +69,29 @@ def records(fleet: Fleet, document: str) -> list[str]:
 
 def events(fleet: Fleet) -> list[str]:
     return sorted(item["reason"] for (kind, _, _), item in fleet.api.objects.items() if kind == "Event")
+
+
+QUOTA = ForbiddenError("403", status=403, words="exceeded quota: q, requested: count/configmaps=1, limited: 20")
+HAND = InvalidError("422", status=422, words='Service "a" is invalid: spec.ports[1].name: Duplicate value: "http"')
+NO_ANSWER = ClusterError("timed out")
+
+
+def refuse(fleet: Fleet, error: ClusterError, *about: tuple[str, str]) -> None:
+    """Let the API server refuse to make or change some objects, by kind and a part of the name; ``()`` allows all."""
+    port = fleet.api
+    allowed = type(port).apply, type(port).create
+
+    async def apply(manifest: dict[str, Any]) -> Any:
+        _check(manifest)
+        return await allowed[0](port, manifest)
+
+    async def create(manifest: dict[str, Any]) -> Any:
+        _check(manifest)
+        return await allowed[1](port, manifest)
+
+    def _check(manifest: dict[str, Any]) -> None:
+        for kind, part in about:
+            if manifest["kind"] == kind and part in manifest["metadata"]["name"]:
+                raise error
+
+    port.apply, port.create = apply, create  # type: ignore[method-assign]

@@ -8,10 +8,23 @@ import pytest
 from cluster_api import copied
 from fleet import Fleet
 from journeys import NAME, NAMESPACE, RESOURCE_KEY, change
-from steps import condition, events, fleet_with, isolate, reconcile, records, settle, status
+from steps import (
+    HAND,
+    NO_ANSWER,
+    QUOTA,
+    condition,
+    events,
+    fleet_with,
+    isolate,
+    reconcile,
+    records,
+    refuse,
+    settle,
+    status,
+)
 
 from detinf.api import names
-from detinf.cluster.port import ClusterError, ForbiddenError, InvalidError
+from detinf.cluster.port import ClusterError, ForbiddenError
 from detinf.controller.quarantine import DRAIN_SECONDS
 
 THEIRS: dict[str, dict[str, Any]] = {
@@ -40,32 +53,6 @@ def theirs(kind: str, name: str, **metadata: Any) -> dict[str, Any]:
 
 def label(fleet: Fleet, pod: str) -> str:
     return str(fleet.api.objects["Pod", NAMESPACE, pod]["metadata"]["labels"][names.LABEL_SERVING])
-
-
-def refuse(fleet: Fleet, error: ClusterError, *about: tuple[str, str]) -> None:
-    """Let the API server refuse to make or change some objects, by kind and a part of the name; ``()`` allows all."""
-    port = fleet.api
-    allowed = type(port).apply, type(port).create
-
-    async def apply(manifest: dict[str, Any]) -> Any:
-        _check(manifest)
-        return await allowed[0](port, manifest)
-
-    async def create(manifest: dict[str, Any]) -> Any:
-        _check(manifest)
-        return await allowed[1](port, manifest)
-
-    def _check(manifest: dict[str, Any]) -> None:
-        for kind, part in about:
-            if manifest["kind"] == kind and part in manifest["metadata"]["name"]:
-                raise error
-
-    port.apply, port.create = apply, create  # type: ignore[method-assign]
-
-
-QUOTA = ForbiddenError("403", status=403, words="exceeded quota: q, requested: count/configmaps=1, limited: 20")
-HAND = InvalidError("422", status=422, words='Service "a" is invalid: spec.ports[1].name: Duplicate value: "http"')
-NO_ANSWER = ClusterError("timed out")
 
 
 # What is not ours ----------------------------------------------------------------------------------------------------
