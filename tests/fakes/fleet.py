@@ -200,8 +200,11 @@ class Fleet:
         name, namespace = pod["metadata"]["labels"][names.LABEL_NAME], pod["metadata"]["namespace"]
         life = self.lives.get(pod["metadata"]["uid"])
         if life is None:
+            if (plan := self._plan_digest(pod)) is None:
+                return  # what it mounts is not there
             self.boots += 1
-            life = {"boot": f"{self.boots:032x}", "started": self.now, "phase": None, "evidence": None, "replies": None}
+            life = {"boot": f"{self.boots:032x}", "started": self.now, "plan": plan}
+            life |= {"phase": None, "evidence": None, "replies": None}
             self.lives[pod["metadata"]["uid"]] = life
         entries = self.delivered(name, namespace)
         number = self.answers.get(pod["metadata"]["name"], 0)
@@ -275,11 +278,14 @@ class Fleet:
         metadata = pod["metadata"]
         return PodIdentity(namespace=metadata["namespace"], name=metadata["name"], uid=metadata["uid"])
 
-    def _plan_digest(self, pod: dict[str, Any]) -> str:
+    def _plan_digest(self, pod: dict[str, Any]) -> str | None:
+        """Return the digest of the plan that a pod has mounted, or could mount now."""
         metadata = pod["metadata"]
+        if (life := self.lives.get(metadata["uid"])) is not None:
+            return str(life["plan"])
         name = names.plan_name(metadata["labels"][names.LABEL_NAME], metadata["labels"][names.LABEL_REVISION])
-        plan = self.api.objects["ConfigMap", metadata["namespace"], name]
-        return digest_bytes(plan["data"]["plan.json"].encode())
+        plan = self.api.objects.get(("ConfigMap", metadata["namespace"], name))
+        return None if plan is None else digest_bytes(plan["data"]["plan.json"].encode())
 
     def report(self, pod: dict[str, Any]) -> Report | None:
         """Return what a pod's probe reports now."""
