@@ -223,8 +223,9 @@ def _about_labels(wanted: _Wanted, nodes: Sequence[Manifest]) -> list[str]:
 
 def _about_taints(wanted: _Wanted, nodes: Sequence[Manifest]) -> str:
     found = [taint for node in nodes if (taint := node_rules.untolerated(node, wanted.tolerations)) is not None]
-    told = _few(node_rules.spelled(taint) for taint in found)
-    if all(taint["key"].startswith(node_rules.KUBERNETES) for taint in found):
+    theirs = [taint for taint in found if not taint["key"].startswith(node_rules.KUBERNETES)]
+    told = _few(node_rules.spelled(taint) for taint in theirs or found)
+    if not theirs:
         return f"mend the nodes that have the taint {told}"
     return f"tolerate {told} in spec.scheduling.tolerations, or take the taints from a node"
 

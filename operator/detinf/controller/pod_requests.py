@@ -49,7 +49,6 @@ def requested(pod: Pod) -> dict[str, int]:
             amounts = _held(container, statuses.get(container["name"]), resizes=resizes)
             _add(total, amounts)
             _add(sidecars, amounts)
-            _raise(peak, sidecars)
         else:
             amounts = _asked(container)
             _add(amounts, sidecars)

@@ -67,13 +67,15 @@ def pod(name: str, *containers: Json, on: str | None = "a", status: Json | None 
     return {"metadata": metadata, "spec": {"containers": list(containers)} | spec | bound, "status": status or {}}
 
 
-def away(selector: Json, **term: Any) -> Json:
+def away(selector: Json | None, **term: Any) -> Json:
     terms = [{"labelSelector": selector, "topologyKey": ZONE} | term]
     return {"affinity": {"podAntiAffinity": {"requiredDuringSchedulingIgnoredDuringExecution": terms}}}
 
 
 EIGHT, FOUR = container(npu="8"), container(npu="4")
 B3, A3 = {CHIP: "910B3"}, {CHIP: "910A3"}
+PORT: Json = {"name": "a", "ports": [{"hostPort": 80}]}
+ALL: Json = {}
 EVERYTHING = [{"operator": "Exists"}]
 OLD = pod("old", EIGHT)
 LOWER = "lower spec.parallelism.tensor or spec.engine.resources"
@@ -93,7 +95,12 @@ LABEL = "correct spec.topology and spec.scheduling.nodeSelector, or label a node
         (template(), [node(taints=["node.kubernetes.io/not-ready:NoExecute"])], []),
         (template(tolerations=EVERYTHING), [node(taints=["npu=yes:NoSchedule"], unschedulable=True)], []),
         (template(container(npu="0")), [node(amounts={NPU: "0"})], []),
+        (template(container(npu="0")), [node(amounts={NPU: "0"})], [pod("overcommitted", FOUR)]),
         (template(nodeName="a"), [node("a"), node("b")], []),
+        (template(), [node(amounts={"pods": "2"})], [pod("other")]),
+        (template(PORT), [node()], [pod("other", EIGHT)]),
+        (template(labels=ENGINE), [node("a", {ZONE: "x"}), node("b", {ZONE: "y"})], [pod("other", **away(ALL))]),
+        (template(labels=ENGINE), [node("a", {ZONE: "x"})], [pod("other", **away(None))]),
     ],
     ids=str,
 )
@@ -142,6 +149,13 @@ def test_node_that_takes_the_pod_is_a_place(wanted: Json, nodes: list[Json], run
             f"16 {NPU} are asked of one node and none has more than 8: {LOWER}",
         ),
         (
+            template(container(npu="1")),
+            [node(amounts={NPU: "0"}), node() | {"status": {"allocatable": {"cpu": "1", "pods": "9"}}}],
+            [],
+            f"0/2 nodes are available: 2 Insufficient {NPU}",
+            f"1 {NPU} are asked of one node and none has more than 0: {LOWER}",
+        ),
+        (
             template(container(memory="65Gi")),
             [node()],
             [],
@@ -154,6 +168,14 @@ def test_node_that_takes_the_pod_is_a_place(wanted: Json, nodes: list[Json], run
             [],
             "0/2 nodes are available: 2 node(s) had untolerated taint(s)",
             "tolerate npu=yes:NoSchedule, x:NoExecute in spec.scheduling.tolerations, or take the taints from a node",
+        ),
+        (
+            # What is wrong with a node is nothing to tolerate.
+            template(),
+            [node(taints=["npu:NoSchedule"]), node(taints=["node.kubernetes.io/not-ready:NoSchedule"], ready="False")],
+            [],
+            "0/2 nodes are available: 2 node(s) had untolerated taint(s)",
+            "tolerate npu:NoSchedule in spec.scheduling.tolerations, or take the taints from a node",
         ),
         (
             template(),
@@ -191,7 +213,7 @@ def test_node_that_takes_the_pod_is_a_place(wanted: Json, nodes: list[Json], run
             "no node has the name that the pod asks for",
         ),
         (
-            template({"name": "a", "ports": [{"hostPort": 80}]}),
+            template(PORT),
             [node()],
             [pod("other", {"name": "a", "ports": [{"hostPort": 80, "hostIP": "10.0.0.1", "protocol": "TCP"}]})],
             "0/1 nodes are available: 1 node(s) didn't have free ports for the requested pod ports",
@@ -278,6 +300,18 @@ def test_pod_that_wants_no_other_beside_it_means_its_namespaces_and_those_that_a
     assert (found is None) == is_place
     assert no_place(template(), None, [node(labels={ZONE: "z"})], [jealous], namespace=namespace) is None
     assert no_place(wanted, None, [node()], [jealous], namespace=namespace) is None
+    # The pod that is replaced says it, too.
+    old = pod("old")
+    old["metadata"] |= {"namespace": namespace} if namespace else {}
+    told = no_place(wanted, old, [node(labels={ZONE: "z"})], [jealous], namespace="ours" if namespace else None)
+    assert (told is None) == is_place
+
+
+@pytest.mark.parametrize(("count", "more"), [(3, False), (4, True)])
+def test_only_some_of_many_are_named(count: int, more: bool) -> None:
+    nodes = [node(str(index), {CHIP: f"chip-{index}"}) for index in range(count)]
+    found = str(no_place(template(nodeSelector={CHIP: "910Z"}), None, nodes, []))
+    assert f"(they have chip-0, chip-1, chip-2{' and others' if more else ''})" in found
 
 
 def test_overhead_of_a_runtime_is_known_from_the_pod_that_has_it() -> None:

@@ -79,6 +79,9 @@ def test_pod_that_is_resized_as_a_whole_holds_what_it_had() -> None:
     spec = {"containers": [container(cpu="1")], "resources": {"requests": {"cpu": "2"}}}
     status = {"resources": {"requests": {"cpu": "4"}}, "allocatedResources": {"cpu": "3"}}
     assert requested({"spec": spec, "status": status}) == {"cpu": 4000}
+    refused = status | {"conditions": [{"type": "PodResizePending", "reason": "Infeasible"}]}
+    both = spec | {"resources": {"requests": {"cpu": "8", "memory": "1Gi"}}}
+    assert requested({"spec": both, "status": refused}) == {"cpu": 4000, "memory": 0}
     # A kubelet may tell of it where nothing was asked for the whole.
     assert requested({"spec": {"containers": [container(cpu="1")]}, "status": status}) == {"cpu": 1000}
 
@@ -111,3 +114,4 @@ def test_port_clashes_on_its_address_and_on_all(
     wanted: tuple[str, str, int], taken: tuple[str, str, int], clashes: bool
 ) -> None:
     assert clash({wanted}, {taken}) is clashes
+    assert clash({wanted, ("0.0.0.0", "TCP", 1)}, {taken, ("0.0.0.0", "TCP", 2)}) is clashes
