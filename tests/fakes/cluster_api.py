@@ -12,7 +12,7 @@ import pickle
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from detinf.cluster.port import KINDS, ConflictError, InvalidError, Kind, Manifest, NamespaceEndsError, TakenError
+from detinf.cluster.port import KINDS, NODE, ConflictError, InvalidError, Kind, Manifest, NamespaceEndsError, TakenError
 from detinf.controller.pods import format_time
 
 Key = tuple[str, str, str]
@@ -102,6 +102,8 @@ class FakeClusterApi:
         """Namespaces that terminate (403) or are gone (404): nothing can be made in them."""
         self.now = now
         self.numbers = 0
+        self.nodes: list[Manifest] = []
+        """They have no namespace, and nobody here writes them."""
 
     # The port ------------------------------------------------------------------------------------------------------
 
@@ -119,6 +121,8 @@ class FakeClusterApi:
         fields: Mapping[str, str] | None = None,
     ) -> list[Manifest]:
         """Return copies of the objects with all of the labels and fields."""
+        if kind == NODE:
+            return copied(self.nodes)
 
         def field(item: Any, path: str) -> Any:
             for part in path.split("."):

@@ -37,6 +37,19 @@ HARDWARE = {"devices": 1, "chip": "910B3", "hbmGiB": 64, "driver": "25.5.1", "fi
 CELLS = (("S02", "solo"), ("S03", "width=2"))
 
 
+NODE = {
+    "apiVersion": "v1",
+    "kind": "Node",
+    "metadata": {"name": "node1", "labels": {"kubernetes.io/arch": "amd64"}},
+    "spec": {},
+    "status": {
+        "conditions": [{"type": "Ready", "status": "True"}],
+        "allocatable": {"cpu": "1000", "memory": "10Ti", "pods": "1000", "huawei.com/Ascend910": "64"},
+    },
+}
+"""A node with room for everything that asks for no label."""
+
+
 def answer(number: int) -> Answer:
     """Return an answer; other numbers are other bits of the same tokens."""
     return Answer(token_ids=[1, 2], logprob_bits=f"{0xBF000000 + number:08x}" * 2, finish_reason="length")
@@ -59,6 +72,7 @@ class Fleet:
         self.loading_seconds = loading_seconds
         self.now = 1_800_000_000.0
         self.api = FakeClusterApi(lambda: self.now)
+        self.api.nodes = [copied(NODE)]
         self.answers: dict[str, int] = {}
         """What each replica's engine answers, by pod name; 0 is right."""
         self.in_batch: dict[str, int] = {}
@@ -98,7 +112,7 @@ class Fleet:
         api = other.api
         api.objects = copied(self.api.objects)
         api.owned, api.writes, api.ends = copied(self.api.owned), list(self.api.writes), dict(self.api.ends)
-        api.numbers = self.api.numbers
+        api.numbers, api.nodes = self.api.numbers, copied(self.api.nodes)
         return other
 
     def state(self) -> str:

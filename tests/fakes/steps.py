@@ -11,7 +11,7 @@ from detinf.api import names
 from detinf.cluster.port import ClusterError, ForbiddenError, InvalidError
 from detinf.controller.carry_out import carry_out
 from detinf.controller.decide import decide
-from detinf.controller.gather import gather
+from detinf.controller.gather import gather, with_places
 from detinf.controller.quarantine import DRAIN_SECONDS
 from detinf.controller.retries import Retries
 
@@ -28,6 +28,9 @@ async def reconcile(fleet: Fleet) -> bool:
     observed = await gather(fleet.api, fleet, NAMESPACE, NAME)
     if observed is not None:
         decision = decide(observed, SETTINGS, fleet.now)
+        if decision.wants_places:
+            observed = await with_places(fleet.api, observed)
+            decision = decide(observed, SETTINGS, fleet.now)
         retries = Retries(lambda: fleet.now)
         await carry_out(fleet.api, observed, decision, now=fleet.now, instance="test", retries=retries)
     return len(fleet.api.writes) > before

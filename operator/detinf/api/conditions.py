@@ -89,6 +89,7 @@ class Reason(StrEnum):
 
     SETTLED = "Settled"
     ROLLING_OUT = "RollingOut"
+    NO_PLACE = "NoPlace"
     REPLICAS_STARTING = "ReplicasStarting"
 
     AS_EXPECTED = "AsExpected"
@@ -117,6 +118,7 @@ ONLY_A_PERSON_HELPS = frozenset(
         Reason.GUARD_REFUSED,
         Reason.NOT_ATTESTED,
         Reason.TOPOLOGY_DRIFT,
+        Reason.NO_PLACE,
         Reason.POD_REFUSED,
         Reason.NO_NODE_MATCHES,
         Reason.CLAIM_MISSING,

@@ -37,10 +37,11 @@ SERVICE = Kind("", "v1", "Service", "services")
 CONFIG_MAP = Kind("", "v1", "ConfigMap", "configmaps")
 POD = Kind("", "v1", "Pod", "pods")
 POD_DISRUPTION_BUDGET = Kind("policy", "v1", "PodDisruptionBudget", "poddisruptionbudgets")
+NODE = Kind("", "v1", "Node", "nodes")
 EVENT = Kind("events.k8s.io", "v1", "Event", "events")
 
 KINDS: dict[str, Kind] = {
-    kind.kind: kind for kind in (RESOURCE, STATEFUL_SET, SERVICE, CONFIG_MAP, POD, POD_DISRUPTION_BUDGET, EVENT)
+    kind.kind: kind for kind in (RESOURCE, STATEFUL_SET, SERVICE, CONFIG_MAP, POD, POD_DISRUPTION_BUDGET, EVENT, NODE)
 }
 
 

@@ -12,6 +12,7 @@ from detinf.api.conditions import Type
 from detinf.cluster.port import Manifest
 from detinf.controller import pods, rollout
 from detinf.controller.actions import Action, Apply, Name, Notice, Outcome, name_of, names_of
+from detinf.controller.applied import is_as_wanted, marked
 from detinf.controller.builders import children_without_plan, desired_children
 from detinf.controller.events import transitions
 from detinf.controller.observed import Observed, Replica
@@ -22,10 +23,6 @@ from detinf.controller.settings import OperatorSettings
 from detinf.controller.status import build_status, invalid_status
 from detinf.controller.wanted import Wanted, wanted
 from detinf.documents import Phase
-from detinf.guard.canonical import digest, short
-
-ANNOTATION_APPLIED = f"{names.GROUP}/applied"
-"""Digest of what was applied: shows that something we no longer want is still there, which a comparison cannot."""
 
 SOON_SECONDS = 2.0
 STEADY_SECONDS = 5.0
@@ -46,6 +43,8 @@ class Decision:
     seen: list[Notice] = field(default_factory=list)
     """What was found, whatever becomes of it."""
     requeue_seconds: float | None = STEADY_SECONDS
+    wants_places: bool = False
+    """Whether a pod that serves would go if there were a place for what replaces it: decide again with the nodes."""
 
 
 def decide(observed: Observed, settings: OperatorSettings, now: float) -> Decision:
@@ -67,17 +66,19 @@ def decide(observed: Observed, settings: OperatorSettings, now: float) -> Decisi
     qualification = qualify(observed, spec, found.plan_digest)
     rounds = Rounds(replies=settings.solo_interval_seconds, old=settings.width_interval_seconds)
     quarantine = decide_quarantine(observed, spec, now=now, rounds=rounds, observing=found.observing)
+    listed = _children(observed, found, settings, indices, qualification)
+    places = rollout.without_place(observed, listed, found.revision, found.restart) if settings.read_nodes else {}
+    held = {index: words for index, words in places.items() if words != ""}
     surplus = rollout.surplus(observed, indices, now)
-    going = rollout.replaced_pods(observed, indices, found.revision, found.restart, now)
+    going = rollout.replaced_pods(observed, indices, found.revision, found.restart, now, held)
     draining = (surplus.draining | going.draining) - quarantine.out
     replaced = names_of(quarantine.actions)
+    kept = [child for child in listed if child["kind"] != "StatefulSet" or pods.index_of(child) not in held]
     patches = functools.partial(_pod_patches, observed, quarantine, draining)
     first = [*quarantine.records, *patches(None), *quarantine.actions]
     then = [
         *qualification.actions,
-        *_applied(
-            observed, _children(observed, found, settings, indices, qualification), names_of(qualification.actions)
-        ),
+        *_applied(observed, kept, names_of(qualification.actions)),
         *patches(qualification),
         *surplus.deletes,
         *(action for action in going.deletes if action.about not in replaced),
@@ -92,6 +93,7 @@ def decide(observed: Observed, settings: OperatorSettings, now: float) -> Decisi
             outcome,
             indices=indices,
             draining=draining,
+            held={index: words for index, words in held.items() if words},
             now=now,
             stale_after=settings.stale_after_seconds,
         )
@@ -100,7 +102,9 @@ def decide(observed: Observed, settings: OperatorSettings, now: float) -> Decisi
 
     ready = observed.condition(Type.READY) == "True" and not first and not then
     seen = [*quarantine.notices, *qualification.notices]
-    return Decision(first, then, tell, seen, STEADY_SECONDS if ready else SOON_SECONDS)
+    return Decision(
+        first, then, tell, seen, STEADY_SECONDS if ready else SOON_SECONDS, wants_places=None in held.values()
+    )
 
 
 def _isolated_boots(observed: Observed, quarantine: Quarantine, outcome: Outcome) -> dict[int, str]:
@@ -157,10 +161,10 @@ def _applied(observed: Observed, listed: Iterable[Manifest], records: frozenset[
     mounted: set[Name] = set()
     for child in listed:
         about = name_of(child)
-        manifest = _marked(child)
         live = observed.children.get(about)
-        if live is not None and _contains(live, manifest):
+        if is_as_wanted(observed, child):
             continue
+        manifest = marked(child)
         after: frozenset[Name] = frozenset()
         if about == ("ConfigMap", names.delivery_name(observed.name)):
             after = records
@@ -172,22 +176,6 @@ def _applied(observed: Observed, listed: Iterable[Manifest], records: frozenset[
             manifest = manifest | {"metadata": manifest["metadata"] | {"uid": pods.uid_of(live)}}
         actions.append(Apply(manifest, after))
     return actions
-
-
-def _marked(child: Manifest) -> Manifest:
-    annotations = {ANNOTATION_APPLIED: short(digest(child))}
-    return child | {"metadata": child["metadata"] | {"annotations": annotations}}
-
-
-def _contains(live: Any, wanted: Any) -> bool:
-    """Return whether everything wanted is there; what others added may be there too."""
-    if isinstance(wanted, dict):
-        # The API server leaves out what is False.
-        return isinstance(live, dict) and all(_contains(live.get(key, False), wanted[key]) for key in wanted)
-    if isinstance(wanted, list):
-        same_length = isinstance(live, list) and len(live) == len(wanted)
-        return same_length and all(_contains(left, right) for left, right in zip(live, wanted, strict=True))
-    return bool(live == wanted)
 
 
 def _pod_patches(

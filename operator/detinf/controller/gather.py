@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import replace
 from typing import Protocol, Self
 
 import aiohttp
@@ -12,16 +13,18 @@ from detinf.api import names
 from detinf.cluster.port import (
     CONFIG_MAP,
     EVENT,
+    NODE,
     POD,
     POD_DISRUPTION_BUDGET,
     RESOURCE,
     SERVICE,
     STATEFUL_SET,
     ClusterApi,
+    ForbiddenError,
     Manifest,
 )
 from detinf.controller import pods
-from detinf.controller.observed import Observed
+from detinf.controller.observed import Observed, Places
 from detinf.controller.trouble import waits_for_containers
 from detinf.documents import DocumentError, Report
 from detinf.guard.layout import PROBE_PORT
@@ -101,6 +104,15 @@ async def gather(api: ClusterApi, reports: ReportSource, namespace: str, name: s
     events = await _events(api, namespace, podless=podless, listed_pods=listed[4])
     unlabelled = await _unlabelled(api, namespace, podless=podless)
     return Observed(resource, listed[0], listed[1], listed[2], listed[3], listed[4], found, events, unlabelled)
+
+
+async def with_places(api: ClusterApi, observed: Observed) -> Observed:
+    """Return what was gathered, with all nodes and all pods on them."""
+    try:
+        nodes, everybody = await asyncio.gather(api.list(NODE), api.list(POD))
+    except ForbiddenError as error:
+        return replace(observed, places=Places(unread=error.words))
+    return replace(observed, places=Places(nodes, everybody))
 
 
 async def _unlabelled(api: ClusterApi, namespace: str, *, podless: list[Manifest]) -> dict[str, Manifest]:

@@ -77,6 +77,17 @@ class Replica:
 
 
 @dataclass(frozen=True)
+class Places:
+    """What a place for a pod depends on; read only where a pod that serves is to go."""
+
+    nodes: list[Manifest] = field(default_factory=list)
+    pods: list[Manifest] = field(default_factory=list)
+    """Of all namespaces."""
+    unread: str | None = None
+    """Why they could not be read."""
+
+
+@dataclass(frozen=True)
 class Observed:
     """A resource, its children by label, and its probes' reports by pod uid."""
 
@@ -91,6 +102,8 @@ class Observed:
     """By uid: what the cluster said about a StatefulSet without a pod, or a pod whose containers are not created."""
     unlabelled: Mapping[str, Manifest] = field(default_factory=dict)
     """By name: pods that have the name of a replica's pod and not its labels."""
+    places: Places | None = None
+    """None where nobody has looked: then nothing that serves goes for another one."""
 
     @property
     def name(self) -> str:

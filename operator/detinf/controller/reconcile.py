@@ -13,7 +13,7 @@ from detinf.cluster.port import ClusterApi, ClusterError
 from detinf.controller.carry_out import carry_out
 from detinf.controller.decide import SOON_SECONDS, decide
 from detinf.controller.exported import Exported
-from detinf.controller.gather import ReportSource, gather
+from detinf.controller.gather import ReportSource, gather, with_places
 from detinf.controller.queue import KeyQueue
 from detinf.controller.retries import Retries
 from detinf.controller.settings import OperatorSettings
@@ -72,6 +72,9 @@ class Reconciler:
             return None
         now = self.now()
         decision = decide(observed, self.settings, now)
+        if decision.wants_places:
+            observed = await with_places(self.api, observed)
+            decision = decide(observed, self.settings, now)
         outcome = await carry_out(self.api, observed, decision, now=now, instance=self.instance, retries=self.retries)
         if outcome.refused:
             self.exported.failed()

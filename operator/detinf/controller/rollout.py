@@ -7,13 +7,16 @@ that serves leaves the Service first, and has time to finish what it was asked (
 
 from __future__ import annotations
 
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass, field
 
 from detinf.api import names
 from detinf.cluster.port import POD, STATEFUL_SET, Manifest
 from detinf.controller import pods
 from detinf.controller.actions import Action, Delete
+from detinf.controller.applied import is_as_wanted
 from detinf.controller.observed import Observed, Replica
+from detinf.controller.place import no_place, not_read
 from detinf.controller.quarantine import DRAIN_SECONDS
 
 
@@ -79,6 +82,43 @@ def _restart_of(stateful_set: Manifest) -> str | None:
     return pods.annotation(stateful_set["spec"]["template"], names.ANNOTATION_RESTART)
 
 
+def without_place(
+    observed: Observed, wanted: Iterable[Manifest], revision: str, restart: str | None
+) -> dict[int, str | None]:
+    """Return why replicas that serve are left as they are: what would replace them has no place.
+
+    None instead of words where nobody has looked at the nodes yet.
+
+    Args:
+        observed: what was gathered.
+        wanted: the children at the wanted revision.
+        revision: that is wanted.
+        restart: the restart that was asked for last.
+    """
+    sets = {pods.index_of(child): child for child in wanted if child["kind"] == STATEFUL_SET.kind}
+    return {
+        replica.index: _no_place(observed, replica, sets[replica.index]["spec"]["template"])
+        for replica in observed.replicas
+        if replica.ready
+        and replica.index in sets
+        # What is no part of the plan replaces no pod, but one that dies comes back with it.
+        and (is_old(replica, revision, restart) or not is_as_wanted(observed, sets[replica.index]))
+    }
+
+
+def _no_place(observed: Observed, replica: Replica, template: Manifest) -> str | None:
+    """Return why there is no place; an empty text where there is one, None where nobody has looked."""
+    if observed.places is None:
+        return None
+    if observed.places.unread is not None:
+        return not_read(observed.places.unread)
+    try:
+        words = no_place(template, replica.pod, observed.places.nodes, observed.places.pods)
+    except ValueError as error:
+        return f"a place cannot be told: {error}"
+    return words or ""
+
+
 def is_old(replica: Replica, revision: str, restart: str | None) -> bool:
     """Return whether a replica's pod is to be replaced: another revision, or a restart was asked for since."""
     if replica.pod is None:
@@ -88,7 +128,9 @@ def is_old(replica: Replica, revision: str, restart: str | None) -> bool:
     )
 
 
-def replaced_pods(observed: Observed, indices: list[int], revision: str, restart: str | None, now: float) -> Leaving:
+def replaced_pods(
+    observed: Observed, indices: list[int], revision: str, restart: str | None, now: float, held: Collection[int] = ()
+) -> Leaving:
     """Return the pods that are older than their StatefulSet, as far as they may go now.
 
     Args:
@@ -97,12 +139,14 @@ def replaced_pods(observed: Observed, indices: list[int], revision: str, restart
         revision: that is wanted.
         restart: the restart that was asked for last, None where none was.
         now: Unix seconds.
+        held: replicas that stay as they are, since what would replace them has no place.
     """
     replicas = [replica for replica in observed.replicas if replica.index in indices]
     old = [
         replica
         for replica in replicas
         if is_old(replica, revision, restart)
+        and replica.index not in held
         and replica.stateful_set is not None
         and pods.label(replica.stateful_set, names.LABEL_REVISION) == revision
         and (restart is None or _restart_of(replica.stateful_set) == restart)

@@ -43,6 +43,8 @@ class OperatorSettings:
     """Engine profiles by name: this release's, and the site's."""
     node_labels: LabelNames = MIND_CLUSTER
     """Labels that say what a node's NPUs are."""
+    read_nodes: bool = True
+    """Whether a pod that serves waits until what replaces it has a place; the controller may then list nodes."""
     host_path_prefixes: tuple[str, ...] = ()
     """Folders of the nodes that resources may mount models from."""
     solo_interval_seconds: int = 15
@@ -94,6 +96,7 @@ class _File(BaseModel):
     profile_images: dict[str, str] = Field(default_factory=dict)
     profiles: list[dict[str, Any]] = Field(default_factory=list)
     node_labels: _NodeLabels = _NodeLabels()
+    read_nodes: bool = True
     host_path_prefixes: list[str] = Field(default_factory=list)
     solo_interval_seconds: int = Field(default=15, ge=1, le=86_400)
     width_interval_seconds: int = Field(default=60, ge=1, le=86_400)
@@ -144,6 +147,7 @@ def parse(mapping: Mapping[str, Any]) -> OperatorSettings:
         profile_images=dict(file.profile_images),
         profiles=profiles,
         node_labels=LabelNames(**file.node_labels.model_dump()),
+        read_nodes=file.read_nodes,
         host_path_prefixes=tuple(file.host_path_prefixes),
         solo_interval_seconds=file.solo_interval_seconds,
         width_interval_seconds=file.width_interval_seconds,

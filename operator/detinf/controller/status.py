@@ -95,7 +95,11 @@ def _is_proven(replica: Replica, *, now: float, stale_after: int) -> bool:
 
 
 def available(
-    spec: Spec, ready: Sequence[Replica], states: Iterable[tuple[int, ReplicaState]], old: Sequence[int]
+    spec: Spec,
+    ready: Sequence[Replica],
+    states: Iterable[tuple[int, ReplicaState]],
+    old: Sequence[int],
+    held: Mapping[int, str],
 ) -> Finding:
     """Return ReplicasAvailable, with the reason of the replica that is worst off and the words of all that wait.
 
@@ -103,6 +107,8 @@ def available(
     asked for yet: who waits for Ready waits for all of them.
     """
     words = f"{len(ready)} of {spec.replicas} replicas serve"
+    if len(ready) >= spec.replicas and held:
+        return Finding(Type.REPLICAS_AVAILABLE, "False", Reason.NO_PLACE, f"{words}; {_held(held)}")
     if len(ready) >= spec.replicas and old:
         listed = ", ".join(str(index) for index in old)
         words = f"{words}; replica {listed} runs another revision"
@@ -179,6 +185,7 @@ def build_status(
     *,
     indices: Sequence[int],
     draining: set[int],
+    held: Mapping[int, str],
     now: float,
     stale_after: int,
 ) -> dict[str, Any]:
@@ -192,6 +199,7 @@ def build_status(
         outcome: what of all that was done; what was not is not claimed.
         indices: of the replicas that are to exist.
         draining: replicas that make way.
+        held: why replicas that serve are not replaced though they are older: there is no place for what would be.
         now: Unix seconds.
         stale_after: seconds after which a PASS is no proof any more.
     """
@@ -207,7 +215,7 @@ def build_status(
     states = [(row.replica.index, row.state) for row in listed]
     replicas = [row.replica for row in listed]
     ready = [item for item in replicas if item.ready and item.index not in isolated and not item.leaves]
-    old = [item.index for item in replicas if is_old(item, found.revision, found.restart)]
+    old = [item.index for item in replicas if item.index in held or is_old(item, found.revision, found.restart)]
     told = children_told(observed, outcome)
     findings = [
         _spec_valid(found, told),
@@ -217,10 +225,10 @@ def build_status(
         invariant(observed, quarantine, isolated, ready, now=now, stale_after=stale_after)
         if spec.replicas or quarantine.out
         else Finding(Type.OUTPUTS_INVARIANT, "Unknown", Reason.SCALED_TO_ZERO, "spec.replicas is 0: raise it to serve"),
-        available(spec, ready, states, old),
+        available(spec, ready, states, old, held),
     ]
     settled = len(ready) >= spec.replicas and not old
-    progressing = _progressing(found, settled=settled, old=old)
+    progressing = _progressing(found, settled=settled, old=old, held=held)
     degraded = _degraded(listed, told.finding)
     causes = [*findings[:-1], *([told.finding] if told.finding else []), findings[-1]]
     kstatus = for_kstatus([*causes, progressing])
@@ -269,16 +277,24 @@ def _baseline(observed: Observed, qualification: Qualification, outcome: Outcome
     return qualification.baseline or earlier
 
 
-def _progressing(found: Wanted, *, settled: bool, old: Sequence[int]) -> Finding:
+def _progressing(found: Wanted, *, settled: bool, old: Sequence[int], held: Mapping[int, str]) -> Finding:
     if found.problems:
         still = "nothing is changed until the spec can be carried out"
         return Finding(Type.PROGRESSING, "False", Reason.INVALID_SPEC, still)
+    if held:
+        return Finding(Type.PROGRESSING, "False", Reason.NO_PLACE, _held(held))
     if settled:
         return Finding(Type.PROGRESSING, "False", Reason.SETTLED, "all replicas serve the wanted revision")
     if old:
         listed = ", ".join(str(index) for index in old)
         return Finding(Type.PROGRESSING, "True", Reason.ROLLING_OUT, f"replica {listed} is older and is replaced")
     return Finding(Type.PROGRESSING, "True", Reason.REPLICAS_STARTING, "not all replicas serve yet")
+
+
+def _held(held: Mapping[int, str]) -> str:
+    # All of one resource ask for the same place, but for what the replaced ones give back: one of them says it.
+    index, words = next(iter(held.items()))
+    return f"replica {index} goes on serving as it is, since there is no place for what would replace it: {words}"
 
 
 BAD_STATES = frozenset({"Failed", "Isolated", "Diverged"})

@@ -30,7 +30,7 @@ rules:
       - group: policy
       - group: events.k8s.io
       - group: ""
-        resources: [configmaps, services, pods]
+        resources: [configmaps, services, pods, nodes]
   - level: None
 """
 

@@ -581,6 +581,7 @@ async def test_baselines_that_nobody_needs_are_pruned_and_what_is_delivered_stay
     fleet = fleet_with()
     await settle(fleet)
     for number in range(20):
+        fleet.api.nodes[0]["metadata"]["labels"]["huawei.com/driver.version"] = f"25.{number}"
         change(fleet, topology={"driverVersion": f"25.{number}"})
         hardware = {"driver": f"25.{number}"}
         fleet.hardware |= {"a-0-0": hardware, "a-1-0": hardware}
@@ -591,3 +592,81 @@ async def test_baselines_that_nobody_needs_are_pruned_and_what_is_delivered_stay
     assert len(records(fleet, "baseline")) <= 13
     assert status(fleet)["baseline"]["digest"][7:17] in str(records(fleet, "baseline"))
     assert len(fleet.delivered(NAME, NAMESPACE)) <= 14
+
+
+# A place before a pod goes -------------------------------------------------------------------------------------------
+
+
+async def test_edit_that_no_node_takes_leaves_what_serves_and_says_what_it_waits_for() -> None:
+    fleet = fleet_with()
+    await settle(fleet)
+    uids = {pod["metadata"]["uid"] for pod in fleet.pods()}
+    before = {key: copied(item) for key, item in fleet.api.objects.items() if key[0] == "StatefulSet"}
+    change(fleet, scheduling={"nodeSelector": {"example.org/room": "none"}})
+    for _ in range(40):
+        await reconcile(fleet)
+        fleet.tick()
+    assert {pod["metadata"]["uid"] for pod in fleet.pods()} == uids
+    # A pod that dies meanwhile comes back as it was.
+    assert {key: item for key, item in fleet.api.objects.items() if key[0] == "StatefulSet"} == before
+    assert status(fleet)["readyReplicas"] == 2
+    for kind in ("Progressing", "Stalled"):
+        assert condition(fleet, kind)["reason"] == "NoPlace"
+        assert "no node has example.org/room=none" in condition(fleet, kind)["message"]
+    assert condition(fleet, "Ready")["status"] == "False"
+    fleet.api.nodes[0]["metadata"]["labels"]["example.org/room"] = "none"
+    await settle(fleet)
+    assert condition(fleet, "Ready")["status"] == "True"
+    assert {pod["metadata"]["uid"] for pod in fleet.pods()} == uids  # where it may run is no part of the plan
+
+
+async def test_plan_that_no_node_has_room_for_takes_nobody_away() -> None:
+    fleet = fleet_with()
+    await settle(fleet)
+    uids = {pod["metadata"]["uid"] for pod in fleet.pods()}
+    change(fleet, parallelism={"tensor": 2})
+    fleet.api.nodes[0]["status"]["allocatable"]["huawei.com/Ascend910"] = "1"
+    for _ in range(40):
+        await reconcile(fleet)
+        fleet.tick()
+    assert {pod["metadata"]["uid"] for pod in fleet.pods()} == uids
+    assert "Insufficient huawei.com/Ascend910" in condition(fleet, "Stalled")["message"]
+    fleet.api.nodes[0]["status"]["allocatable"]["huawei.com/Ascend910"] = "8"
+    await settle(fleet)
+    assert condition(fleet, "Ready")["status"] == "True"
+    assert not uids & {pod["metadata"]["uid"] for pod in fleet.pods()}
+
+
+async def test_nodes_that_cannot_be_read_are_no_place_and_the_remedy_is_told() -> None:
+    fleet = fleet_with()
+    await settle(fleet)
+    listed = fleet.api.list
+
+    async def list_(kind: Any, **options: Any) -> Any:
+        if kind.kind == "Node":
+            raise ForbiddenError("403", status=403, words='cannot list resource "nodes"')
+        return await listed(kind, **options)
+
+    fleet.api.list = list_  # type: ignore[method-assign]
+    change(fleet, model=fleet.api.objects[RESOURCE_KEY]["spec"]["model"] | {"maxModelLen": 4096})
+    for _ in range(20):
+        await reconcile(fleet)
+        fleet.tick()
+    assert status(fleet)["readyReplicas"] == 2
+    assert "cannot list resource" in condition(fleet, "Progressing")["message"]
+    assert "topology.readNodes" in condition(fleet, "Progressing")["message"]
+
+
+async def test_replica_that_does_not_serve_needs_no_place_to_be_mended() -> None:
+    fleet = fleet_with()
+    await settle(fleet)
+    fleet.unattested |= {"a-0-0", "a-1-0"}
+    for pod in ("a-0-0", "a-1-0"):
+        fleet.restart(pod)
+    await reconcile(fleet)
+    fleet.tick()
+    change(fleet, scheduling={"nodeSelector": {"example.org/room": "none"}})
+    for _ in range(3):
+        await reconcile(fleet)
+        fleet.tick()
+    assert "example.org/room" in str(fleet.api.objects["StatefulSet", NAMESPACE, "a-0"]["spec"]["template"])

@@ -300,6 +300,7 @@ async def test_hardware_that_a_resource_declares_may_be_declared_anew() -> None:
     fleet = fleet_with(topology={"driverVersion": "25.5.1"})
     await settle(fleet)
     fleet.hardware |= {"a-0-0": OTHER_DRIVER, "a-1-0": OTHER_DRIVER}
+    fleet.api.nodes[0]["metadata"]["labels"]["huawei.com/driver.version"] = "25.3.1"
     fleet.api.put(resource(topology={"driverVersion": "25.3.1"}))
     await settle(fleet)
     assert condition(fleet, "TopologyPinned")["status"] == "True"

@@ -118,6 +118,7 @@ async def drifts(fleet: Fleet) -> None:
 async def new_hardware_is_declared(fleet: Fleet) -> None:
     await drifts(fleet)
     fleet.hardware["a-0-0"] = OTHER_DRIVER
+    fleet.api.nodes[0]["metadata"]["labels"]["huawei.com/driver.version"] = "25.3.1"
     change(fleet, topology={"driverVersion": "25.3.1", "firmwareVersion": "7.8.0.6.201"})
     for pod in ("a-0-0", "a-1-0"):
         fleet.restart(pod)
@@ -240,6 +241,12 @@ async def failed_gate_is_left_to_its_back_off(fleet: Fleet) -> None:
     fleet.answers.clear()
 
 
+async def place_is_made(fleet: Fleet) -> None:
+    change(fleet, scheduling={"nodeSelector": {"example.org/room": "none"}})
+    await shows(fleet, Reason.NO_PLACE, "Progressing")
+    fleet.api.nodes[0]["metadata"]["labels"]["example.org/room"] = "none"
+
+
 Remedy = Callable[[Fleet], Awaitable[None]]
 REMEDIES: dict[Reason, tuple[Remedy, ...]] = {
     Reason.INVALID_SPEC: (invalid_spec_is_corrected,),
@@ -267,6 +274,7 @@ REMEDIES: dict[Reason, tuple[Remedy, ...]] = {
     Reason.DIVERGENCE_DETECTED: (diverged_replica_is_left_to_its_isolation,),
     Reason.DIVERGING_REPLICA_SERVES: (diverging_replica_gets_a_peer, diverging_replica_is_restarted),
     Reason.COMMON_MODE_DIVERGENCE: (replicas_that_diverge_alike_are_restarted,),
+    Reason.NO_PLACE: (place_is_made,),
     Reason.GATE_FAILED: (failed_gate_is_left_to_its_back_off,),
 }
 TROUBLES_OF_PODS = {
