@@ -184,6 +184,21 @@ class Observed:
             for index in sorted({*sets, *found})
         ]
 
+    @cached_property
+    def uncounted(self) -> list[tuple[Manifest, Report | None]]:
+        """Pods that the Service sends users to and that are no replica of ours, with what their probes report.
+
+        Their labels are ours and their StatefulSet is not, such as one that a hand took our owner reference from.
+        """
+        counted = {pods.uid_of(item.pod) for item in self.replicas if item.pod is not None}
+        return [
+            (pod, self._report(pod))
+            for pod in self.pods
+            if pods.uid_of(pod) not in counted
+            and pods.is_ready(pod)
+            and pods.label(pod, names.LABEL_SERVING) != "false"
+        ]
+
     def _report(self, pod: Manifest | None) -> Report | None:
         """Return a pod's report where it counts: its uid, and a boot no older than the engine that runs now."""
         if pod is None:

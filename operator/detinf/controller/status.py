@@ -49,6 +49,8 @@ def invariant(
     if isolated:
         listed = ", ".join(str(index) for index in sorted(isolated))
         return Finding(Type.OUTPUTS_INVARIANT, "False", Reason.DIVERGENCE_DETECTED, f"replica {listed} is isolated")
+    if observed.uncounted:
+        return _uncounted(observed)
     if not ready:
         return Finding(
             Type.OUTPUTS_INVARIANT, "Unknown", Reason.NO_REPLICA_SERVES, "there is no serving replica to measure"
@@ -59,6 +61,21 @@ def invariant(
         words = f"replica {listed} has no fresh proof; nothing different was seen, and that is no proof"
         return Finding(Type.OUTPUTS_INVARIANT, "Unknown", Reason.EVIDENCE_STALE, words)
     return Finding(Type.OUTPUTS_INVARIANT, "True", Reason.FRESH_PROOF, "every serving replica passed its checks lately")
+
+
+def _uncounted(observed: Observed) -> Finding:
+    """Return what is known of pods that serve and are not ours: nobody proves them, and some are known to be wrong."""
+    words = []
+    wrong = False
+    for pod, report in observed.uncounted:
+        name = pod["metadata"]["name"]
+        said = f"pod {name} is in the Service and unproven: its StatefulSet is not this resource's"
+        if report is not None and report.evidence is not None:
+            wrong = True
+            said += f", and it diverged and goes on serving: {report.evidence.hint}"
+        words.append(said)
+    reason = Reason.DIVERGING_REPLICA_SERVES if wrong else Reason.EVIDENCE_STALE
+    return Finding(Type.OUTPUTS_INVARIANT, "False" if wrong else "Unknown", reason, "; ".join(words))
 
 
 def _serves_on(index: int, quarantine: Quarantine, isolated: Collection[int]) -> str:
@@ -223,14 +240,17 @@ def build_status(
         attested_finding(replicas, states),
         _qualified(qualification, outcome),
         invariant(observed, quarantine, isolated, ready, now=now, stale_after=stale_after)
-        if spec.replicas or quarantine.out
+        if spec.replicas or quarantine.out or observed.uncounted
         else Finding(Type.OUTPUTS_INVARIANT, "Unknown", Reason.SCALED_TO_ZERO, "spec.replicas is 0: raise it to serve"),
         available(spec, ready, states, old, held),
     ]
     settled = len(ready) >= spec.replicas and not old
     progressing = _progressing(found, settled=settled, old=old, held=held)
     degraded = _degraded(listed, told.finding)
-    causes = [*findings[:-1], *([told.finding] if told.finding else []), findings[-1]]
+    # A divergence comes before a child that is not as it is wanted, and that before what is merely unproven.
+    *earlier, outputs, serving = findings
+    child = [told.finding] if told.finding else []
+    causes = [*earlier, *([outputs, *child] if outputs.status == "False" else [*child, outputs]), serving]
     kstatus = for_kstatus([*causes, progressing])
     baseline = _baseline(observed, qualification, outcome)
     topology = topology_status(qualification.pinned)

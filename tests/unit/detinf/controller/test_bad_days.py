@@ -670,3 +670,23 @@ async def test_replica_that_does_not_serve_needs_no_place_to_be_mended() -> None
         await reconcile(fleet)
         fleet.tick()
     assert "example.org/room" in str(fleet.api.objects["StatefulSet", NAMESPACE, "a-0"]["spec"]["template"])
+
+
+@pytest.mark.parametrize("wrong", [False, True])
+async def test_pod_in_the_service_that_is_nobodys_replica_is_unproven_and_told_where_it_diverges(
+    *, wrong: bool
+) -> None:
+    fleet = fleet_with()
+    await settle(fleet)
+    taken = copied(fleet.api.objects["StatefulSet", NAMESPACE, "a-1"])
+    taken["metadata"]["ownerReferences"] = []
+    fleet.api.put(taken)
+    if wrong:
+        fleet.answers["a-1-0"] = 1
+    fleet.tick()
+    await reconcile(fleet)
+    invariant = condition(fleet, "OutputsInvariant")
+    assert invariant["status"] == ("False" if wrong else "Unknown")
+    assert "pod a-1-0 is in the Service and unproven" in invariant["message"]
+    assert condition(fleet, "Stalled")["reason"] == ("DivergingReplicaServes" if wrong else "ChildConflict")
+    assert "StatefulSet a-1" in condition(fleet, "Degraded")["message"]
