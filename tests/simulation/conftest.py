@@ -37,7 +37,7 @@ from detinf.documents import (
     seal,
 )
 from detinf.guard.install import install
-from detinf.probe import app, lifetime
+from detinf.probe import app, lifetime, watching
 from detinf.probe.app import Probe
 from detinf.probe.readiness import Files, not_ready
 from detinf.probe.server import ProbeServer
@@ -219,7 +219,7 @@ async def running_probe(pod_folder: Path, engine_url: str) -> AsyncIterator[str]
 @pytest.fixture
 async def engine_pod(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[EnginePod]:
     """A pod with an engine that was started, and a probe beside it that looks at files and a starting engine often."""
-    for module in (app, lifetime):
+    for module in (app, lifetime, watching):
         monkeypatch.setattr(module, "POLL_SECONDS", 0.05)
     for name in ("shared", "state", "baselines", "podinfo", "guard", "bin"):
         (tmp_path / name).mkdir()

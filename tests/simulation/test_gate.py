@@ -172,7 +172,7 @@ async def test_answers_given_alone_are_shown_by_their_digests(tmp_path: Path, pr
     async with gated(tmp_path, [], promise=promise) as found:
         item = found.items[0]
         for reference in [*found.items[: MOST_ANSWERS + 1], item]:
-            await found.lifetime.alone(reference, found.expected[reference.name], twice=False)
+            await found.lifetime.asking.alone(reference, found.expected[reference.name], twice=False)
         known = {
             reference.name: digests(reference.prompt_ids, found.expected[reference.name]) for reference in found.items
         }
@@ -182,7 +182,7 @@ async def test_answers_given_alone_are_shown_by_their_digests(tmp_path: Path, pr
         }
         assert found.shown() == right
         found.server.active.switch(["F20"])  # other bits, the same tokens
-        (outcome,) = await found.lifetime.alone(item, found.expected[item.name], twice=False)
+        (outcome,) = await found.lifetime.asking.alone(item, found.expected[item.name], twice=False)
         if promise is Promise.TOKENS:
             assert outcome.verdict is Verdict.PASS
             assert found.shown() == right
@@ -193,7 +193,7 @@ async def test_answers_given_alone_are_shown_by_their_digests(tmp_path: Path, pr
             assert seen != right[item.name]
         found.server.active.switch(["status:503"])
         before = found.shown()
-        await found.lifetime.alone(item, found.expected[item.name], twice=False)
+        await found.lifetime.asking.alone(item, found.expected[item.name], twice=False)
         assert found.shown() == before
 
 

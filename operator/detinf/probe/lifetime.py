@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -25,20 +25,21 @@ from detinf.documents import (
     References,
     Verdict,
 )
+from detinf.probe.asking import NARROW, Asking
 from detinf.probe.attested import Attested
 from detinf.probe.books import Books
 from detinf.probe.client import EngineClient
 from detinf.probe.delivery import Delivery
-from detinf.probe.disturbances import Disturbance, disturbances
-from detinf.probe.excluded import Prefills, excluded
+from detinf.probe.disturbances import Disturbance
 from detinf.probe.exported import Exported
 from detinf.probe.observation import Observation, from_answer
 from detinf.probe.readiness import GatePass, forget_pass, read_pass, write_pass
 from detinf.probe.reasons import Reason
 from detinf.probe.references import comparable, propose_from
-from detinf.probe.relations import IDLE_PLUG_TOKENS, PLUG_TOKENS, Prober
+from detinf.probe.relations import IDLE_PLUG_TOKENS
 from detinf.probe.trace import Trace
 from detinf.probe.verdict import NO_WITNESS, Round, untraced
+from detinf.probe.watching import Watch
 
 POLL_SECONDS = 1.0
 """How often mounted files and a starting engine are looked at again."""
@@ -46,8 +47,6 @@ BACK_OFF_SECONDS = (1, 2, 4, 8, 15, 30)
 REPEATED_AT_GATE = 4
 """References that are also asked twice at the gate; a candidate's answers are all asked twice."""
 
-NARROW = 16
-"""Widths up to which a cohort is also formed while users are served, and proven by metrics alone."""
 ATTEMPTS = 5
 """How often a cell is formed at the gate before the gate begins anew; a difference ends it at once."""
 OUTSIDE = "outside the limits"
@@ -73,23 +72,19 @@ class Lifetime:
     proposal: References | None = None
     candidate: Candidate | None = None
     baseline_digest: str | None = None
-    prefills: Prefills = field(default_factory=Prefills)
     books: Books = field(init=False)
+    asking: Asking = field(init=False)
 
     def __post_init__(self) -> None:
         """Open the books."""
         self.books = Books(self.attested, self.pod, self.exported, lambda: self.read_settings().promise)
+        self.asking = Asking(self.attested, self.client, self.trace, self.read_settings, self.exported, self.books)
 
     def enter(self, phase: Phase) -> None:
         """Move to a phase."""
         if phase is not self.phase:
             log.info("phase", boot=self.attested.boot, phase=str(phase))
         self.phase = phase
-
-    def prober(self) -> Prober:
-        """Return the engine with its present promise."""
-        limit = self.attested.plan.model.max_model_len
-        return Prober(self.client, self.read_settings().promise, limit, self.trace, self.prefills)
 
     async def run(self) -> None:
         """Live through the lifetime; ends only by cancellation, or at a failed gate by waiting for its pod's end."""
@@ -114,13 +109,9 @@ class Lifetime:
             self.exported.gate.set(read_pass(self.state) == passed)
             await self.watch(items, expected)
 
-    def observing(self) -> bool:
-        """Return whether what is found stands in nobody's way, as of now."""
-        return self.read_settings().mode is ProbeMode.OBSERVE
-
     def enough(self, passed: GatePass) -> list[GatePass]:
         """Return the passes that let this boot serve: an enforced one, and an observed one where that is the mode."""
-        return [passed, replace(passed, mode=ProbeMode.OBSERVE)] if self.observing() else [passed]
+        return [passed, replace(passed, mode=ProbeMode.OBSERVE)] if self.asking.observing() else [passed]
 
     # Before the gate -----------------------------------------------------------------------------------------------
 
@@ -213,8 +204,8 @@ class Lifetime:
                     await asyncio.sleep(BACK_OFF_SECONDS[min(attempt, len(BACK_OFF_SECONDS)) - 1])
                 attempt += 1
                 start = time.monotonic()
-                outcome, answer = await self.prober().repeat(reference)
-                self.counted([outcome], start)
+                outcome, answer = await self.asking.prober().repeat(reference)
+                self.asking.counted([outcome], start)
                 self.books.book(outcome)
                 if answer is not None:
                     answers[reference.name] = answer
@@ -250,7 +241,7 @@ class Lifetime:
                     await self.fail(outcome)
                 where = f"{outcome.relation} {outcome.condition}"
                 self.problems = [f"gate: {where}: {outcome.verdict}({outcome.reason}): {outcome.detail}"]
-            if self.observing():
+            if self.asking.observing():
                 log.warning("gate observed alone", problems=self.problems)
                 return ProbeMode.OBSERVE
             log.warning("gate repeated", problems=self.problems)
@@ -260,51 +251,27 @@ class Lifetime:
     async def gate_once(self, items: list[Reference], expected: dict[str, Observation]) -> Round | None:
         """Run S01 and S02 on the references, and what runs together; return the first round that stands in the way."""
         for index, reference in enumerate(items):
-            for outcome in await self.alone(reference, expected[reference.name], twice=index < REPEATED_AT_GATE):
+            for outcome in await self.asking.alone(reference, expected[reference.name], twice=index < REPEATED_AT_GATE):
                 self.books.book(outcome)
                 if outcome.verdict is not Verdict.PASS:
                     return outcome
-        for cell in self.cells(items, expected, self.widths(wide=self.traced())):
+        for cell in self.asking.cells(items, expected, self.asking.widths(wide=self.asking.traced())):
             outcome = await self.formed(cell)
             # NotMixed has its witness: this scheduler gives a prefill steps of its own, so the cell does not apply.
             if outcome.verdict is not Verdict.PASS and outcome.reason is not Reason.NOT_MIXED:
                 return outcome
-        if not self.traced():
+        if not self.asking.traced():
             wide = [("S03", f"width={width}") for width in self.read_settings().gate.widths if width > NARROW]
             for relation, condition in (*wide, ("S04", "gate"), ("S05", "gate")):
                 self.books.book(untraced(relation, condition))
-        return await self.exclude()
-
-    async def exclude(self) -> Round | None:
-        """Book what the profile says cannot disturb this engine; return what was seen to take place all the same."""
-        listed = self.read_settings().not_applicable
-        if not listed:
-            return None
-        metrics = await self.client.metrics()
-        rounds = [outcome for item in listed for outcome in excluded(item, self.prefills, metrics)]
-        self.books.keep(rounds)
-        return next((outcome for outcome in rounds if outcome.reason is Reason.APPLIES), None)
-
-    def traced(self) -> bool:
-        """Return whether this boot writes a step trace."""
-        return self.trace.position() is not None
-
-    def widths(self, *, wide: bool) -> list[int]:
-        """Return the widths that are wanted; wide ones at the gate alone, where the step trace can prove them."""
-        return [width for width in self.read_settings().gate.widths if wide or width <= NARROW]
-
-    def cells(
-        self, items: list[Reference], expected: dict[str, Observation], widths: list[int], turn: int = 0
-    ) -> list[Disturbance]:
-        """Return the cells of references that run together."""
-        return disturbances(items, expected, widths, turn, traced=self.traced())
+        return await self.asking.exclude()
 
     async def formed(self, cell: Disturbance) -> Round:
         """Run a cell at the gate; what did not come together as wanted is formed again, a few times."""
         attempt = 0
         while True:
             attempt += 1
-            (outcome,) = await self.timed(cell.run(self.prober(), IDLE_PLUG_TOKENS))
+            (outcome,) = await self.asking.timed(cell.run(self.asking.prober(), IDLE_PLUG_TOKENS))
             self.books.book(outcome)
             if outcome.verdict is Verdict.PASS and not outcome.as_wanted:
                 outcome = replace(
@@ -323,7 +290,7 @@ class Lifetime:
         In Observe nobody waits for it: the evidence is reported, and the engine serves.
         """
         self.books.keep_evidence(outcome)
-        if self.observing():
+        if self.asking.observing():
             log.error("observed alone", detail=outcome.detail)
             return
         self.enter(Phase.GATE_FAILED)
@@ -334,64 +301,5 @@ class Lifetime:
     # After the gate ------------------------------------------------------------------------------------------------
 
     async def watch(self, items: list[Reference], expected: dict[str, Observation]) -> None:
-        """Check for as long as the pass is enough, users first.
-
-        S01 and S02 on one reference, S03 at one width and one other cell at a time.
-        """
-        solo_turn = turn = 0
-        now = time.monotonic()
-        next_solo = now
-        next_width = now + self.read_settings().schedule.solo_interval_seconds
-        while True:
-            await asyncio.sleep(max(0.0, min(next_solo, next_width) - time.monotonic()))
-            settings = self.read_settings()
-            now = time.monotonic()
-            kept = read_pass(self.state)
-            if kept is None or (kept.mode == ProbeMode.OBSERVE and not self.observing()):
-                return  # enforced from now on: the gate has to be passed
-            snapshot = await self.client.metrics()
-            if snapshot is not None and snapshot.waiting:
-                # Freshness decays meanwhile, and says so; a user's request never waits for ours.
-                self.exported.skipped.labels("busy").inc()
-                next_solo = max(next_solo, now + POLL_SECONDS)
-                next_width = max(next_width, now + POLL_SECONDS)
-                continue
-            if now >= next_solo:
-                reference = items[solo_turn % len(items)]
-                solo_turn += 1
-                self.books.keep(await self.alone(reference, expected[reference.name]))
-                next_solo = now + settings.schedule.solo_interval_seconds
-            if now >= next_width:
-                cells = self.cells(items, expected, self.widths(wide=False), turn)
-                widths = [cell for cell in cells if cell.relation == "S03"]
-                others = [cell for cell in cells if cell.relation != "S03"]
-                for listed in filter(None, (widths, others)):
-                    cell = listed[turn % len(listed)]
-                    self.books.keep(await self.timed(cell.run(self.prober(), PLUG_TOKENS)))
-                await self.exclude()
-                turn += 1
-                next_width = now + settings.schedule.width_interval_seconds
-
-    # Asking --------------------------------------------------------------------------------------------------------
-
-    async def alone(self, reference: Reference, answer: Observation, *, twice: bool = True) -> list[Round]:
-        """Ask one reference alone: S02, and S01 where it is asked twice."""
-        prober = self.prober()
-        rounds = await self.timed(prober.solo(reference, answer) if twice else prober.baseline(reference, answer))
-        for outcome in rounds:
-            if outcome.relation == "S02":
-                self.books.show_answer(reference, answer, outcome)
-        return rounds
-
-    async def timed(self, rounds: Awaitable[list[Round] | Round]) -> list[Round]:
-        """Run rounds and count them."""
-        start = time.monotonic()
-        found = await rounds
-        return self.counted([found] if isinstance(found, Round) else found, start)
-
-    def counted(self, rounds: list[Round], start: float) -> list[Round]:
-        """Count rounds that began at a monotonic time."""
-        self.books.count(rounds, time.monotonic() - start)
-        self.exported.tokens.labels("prompt").set(self.client.tokens_sent)
-        self.exported.tokens.labels("generated").set(self.client.tokens_received)
-        return rounds
+        """Check for as long as the pass is enough, users first."""
+        await Watch(self.asking, items, expected, self.state).run()

@@ -1,0 +1,86 @@
+"""The watch after the gate: what a serving engine is asked, how often, and only while nobody waits for it."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from detinf.api.types import ProbeMode
+from detinf.documents import Reference
+from detinf.probe.asking import Asking
+from detinf.probe.observation import Observation
+from detinf.probe.readiness import read_pass
+from detinf.probe.relations import PLUG_TOKENS
+
+POLL_SECONDS = 1.0
+"""How soon an engine that was busy is looked at again."""
+
+
+@dataclass
+class Watch:
+    """Checks for as long as the gate's pass is enough: S01 and S02 on one reference, S03 and one other cell in turn."""
+
+    asking: Asking
+    items: Sequence[Reference]
+    expected: Mapping[str, Observation]
+    state: Path
+    solo_turn: int = 0
+    turn: int = 0
+    next_solo: float = field(init=False)
+    next_width: float = field(init=False)
+
+    def __post_init__(self) -> None:
+        """Begin at once, and with one reference alone."""
+        self.next_solo = time.monotonic()
+        self.next_width = self.next_solo + self.asking.read_settings().schedule.solo_interval_seconds
+
+    async def run(self) -> None:
+        """Check, users first, until the pass is gone or was only observed and is now to be enforced."""
+        while True:
+            await asyncio.sleep(max(0.0, min(self.next_solo, self.next_width) - time.monotonic()))
+            if not self.passed():
+                return
+            now = time.monotonic()
+            if await self.busy():
+                self.next_solo = max(self.next_solo, now + POLL_SECONDS)
+                self.next_width = max(self.next_width, now + POLL_SECONDS)
+                continue
+            if now >= self.next_solo:
+                await self.ask_alone(now)
+            if now >= self.next_width:
+                await self.ask_together(now)
+
+    def passed(self) -> bool:
+        """Return whether the gate's pass is still enough."""
+        kept = read_pass(self.state)
+        return kept is not None and (kept.mode != ProbeMode.OBSERVE or self.asking.observing())
+
+    async def busy(self) -> bool:
+        """Return whether requests wait for the engine: freshness decays then, and a user never waits for us."""
+        snapshot = await self.asking.client.metrics()
+        if snapshot is None or not snapshot.waiting:
+            return False
+        self.asking.exported.skipped.labels("busy").inc()
+        return True
+
+    async def ask_alone(self, now: float) -> None:
+        """Ask the next reference alone."""
+        reference = self.items[self.solo_turn % len(self.items)]
+        self.solo_turn += 1
+        self.asking.books.keep(await self.asking.alone(reference, self.expected[reference.name]))
+        self.next_solo = now + self.asking.read_settings().schedule.solo_interval_seconds
+
+    async def ask_together(self, now: float) -> None:
+        """Ask references together: at the next width, and in the next other way."""
+        cells = self.asking.cells(self.items, self.expected, self.asking.widths(wide=False), self.turn)
+        widths = [cell for cell in cells if cell.relation == "S03"]
+        others = [cell for cell in cells if cell.relation != "S03"]
+        for listed in filter(None, (widths, others)):
+            cell = listed[self.turn % len(listed)]
+            self.asking.books.keep(await self.asking.timed(cell.run(self.asking.prober(), PLUG_TOKENS)))
+        await self.asking.exclude()
+        self.turn += 1
+        self.next_width = now + self.asking.read_settings().schedule.width_interval_seconds
