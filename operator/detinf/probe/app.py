@@ -11,7 +11,7 @@ from pathlib import Path
 
 import structlog
 from aiohttp import web
-from prometheus_client import generate_latest
+from prometheus_client import disable_created_metrics, generate_latest
 
 from detinf.documents import DocumentError, Phase, PodIdentity, ProbeSettings, Report
 from detinf.guard import layout
@@ -191,6 +191,8 @@ async def serve(options: argparse.Namespace) -> None:
 
 def main(arguments: list[str] | None = None) -> int:
     """Run the probe."""
+    # As many series again, of which nobody has a use.
+    disable_created_metrics()  # type: ignore[no-untyped-call]
     structlog.configure(
         processors=[
             structlog.processors.add_log_level,

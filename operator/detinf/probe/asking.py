@@ -87,6 +87,5 @@ class Asking:
     def counted(self, rounds: list[Round], start: float) -> list[Round]:
         """Count rounds that began at a monotonic time."""
         self.books.count(rounds, time.monotonic() - start)
-        self.exported.tokens.labels("prompt").set(self.client.tokens_sent)
-        self.exported.tokens.labels("generated").set(self.client.tokens_received)
+        self.exported.count_tokens(self.client.take_tokens())
         return rounds

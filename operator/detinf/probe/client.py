@@ -224,6 +224,12 @@ class EngineClient:
             ]
         return [task.result() for task in asked]
 
+    def take_tokens(self) -> tuple[int, int]:
+        """Return the tokens that were (sent, received) since this was last asked."""
+        taken = self.tokens_sent, self.tokens_received
+        self.tokens_sent = self.tokens_received = 0
+        return taken
+
     async def metrics(self) -> Snapshot | None:
         """Return what ``/metrics`` says now, or None where it does not."""
         try:

@@ -11,6 +11,7 @@ from pathlib import Path
 from detinf.api.types import ProbeMode
 from detinf.documents import Reference
 from detinf.probe.asking import Asking
+from detinf.probe.exported import BUSY
 from detinf.probe.observation import Observation
 from detinf.probe.readiness import read_pass
 from detinf.probe.relations import PLUG_TOKENS
@@ -63,7 +64,7 @@ class Watch:
         snapshot = await self.asking.client.metrics()
         if snapshot is None or not snapshot.waiting:
             return False
-        self.asking.exported.skipped.labels("busy").inc()
+        self.asking.exported.skipped.labels(BUSY).inc()
         return True
 
     async def ask_alone(self, now: float) -> None:
