@@ -7,6 +7,7 @@ import asyncio
 import contextlib
 import os
 import signal
+import socket
 from pathlib import Path
 
 import structlog
@@ -142,23 +143,8 @@ class Probe:
             self.exported.gate.set(0)
 
 
-def parser() -> argparse.ArgumentParser:
-    """Return the command line; its defaults are a pod's paths."""
-    top = argparse.ArgumentParser(prog="detinf.probe", description="The probe beside an engine.")
-    top.add_argument("--plan", type=Path, default=Path(layout.PLAN_PATH))
-    top.add_argument("--settings", type=Path, default=Path(layout.SETTINGS_PATH))
-    top.add_argument("--delivery-dir", type=Path, default=Path(layout.DELIVERY_DIR))
-    top.add_argument("--shared-dir", type=Path, default=Path(layout.SHARED_DIR))
-    top.add_argument("--state-dir", type=Path, default=Path(layout.STATE_DIR))
-    top.add_argument("--podinfo-dir", type=Path, default=Path(layout.PODINFO_DIR))
-    top.add_argument("--engine-url", default=f"http://127.0.0.1:{layout.ENGINE_PORT}")
-    top.add_argument("--host", default="0.0.0.0")  # noqa: S104 - the kubelet and the controller come from outside
-    top.add_argument("--port", type=int, default=layout.PROBE_PORT)
-    return top
-
-
-async def serve(options: argparse.Namespace) -> None:
-    """Hold the port, then follow the engine until SIGTERM."""
+async def serve(options: argparse.Namespace, listener: socket.socket) -> None:
+    """Answer at a port that is held, and follow the engine until SIGTERM."""
     stop = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
@@ -174,7 +160,7 @@ async def serve(options: argparse.Namespace) -> None:
     server = ProbeServer(not_ready=lambda: not_ready(files), report=probe.report, refresh_metrics=probe.metrics)
     runner = web.AppRunner(server.application(), access_log=None, shutdown_timeout=1)
     await runner.setup()
-    await web.TCPSite(runner, options.host, options.port).start()
+    await web.SockSite(runner, listener).start()
     log.info("listening", port=options.port)
     following = asyncio.create_task(probe.run())
     stopping = asyncio.create_task(stop.wait())
@@ -189,8 +175,8 @@ async def serve(options: argparse.Namespace) -> None:
         await runner.cleanup()
 
 
-def main(arguments: list[str] | None = None) -> int:
-    """Run the probe."""
+def main(options: argparse.Namespace, listener: socket.socket) -> int:
+    """Run the probe with its command line's options (``port.parser``) and a socket that listens (``port.held``)."""
     # As many series again, of which nobody has a use.
     disable_created_metrics()  # type: ignore[no-untyped-call]
     structlog.configure(
@@ -201,5 +187,5 @@ def main(arguments: list[str] | None = None) -> int:
             structlog.processors.JSONRenderer(),
         ]
     )
-    asyncio.run(serve(parser().parse_args(arguments)))
+    asyncio.run(serve(options, listener))
     return 0
