@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -11,6 +12,7 @@ from pathlib import Path
 from detinf.api.types import ProbeMode
 from detinf.documents import Reference
 from detinf.probe.asking import Asking
+from detinf.probe.disturbances import Disturbance, in_turn
 from detinf.probe.exported import BUSY
 from detinf.probe.observation import Observation
 from detinf.probe.readiness import read_pass
@@ -76,12 +78,16 @@ class Watch:
 
     async def ask_together(self, now: float) -> None:
         """Ask references together: at the next width, and in the next other way."""
-        cells = self.asking.cells(self.items, self.expected, self.asking.widths(wide=False), self.turn)
-        widths = [cell for cell in cells if cell.relation == "S03"]
-        others = [cell for cell in cells if cell.relation != "S03"]
-        for listed in filter(None, (widths, others)):
-            cell = listed[self.turn % len(listed)]
-            self.asking.books.keep(await self.asking.timed(cell.run(self.asking.prober(), PLUG_TOKENS)))
+        widths = self.asking.widths(wide=False)
+
+        def cells(turn: int, *, of_width: bool) -> list[Disturbance]:
+            found = self.asking.cells(self.items, self.expected, widths, turn)
+            return [cell for cell in found if (cell.relation == "S03") == of_width]
+
+        for of_width in (True, False):
+            cell = in_turn(functools.partial(cells, of_width=of_width), self.turn)
+            if cell is not None:
+                self.asking.books.keep(await self.asking.timed(cell.run(self.asking.prober(), PLUG_TOKENS)))
         await self.asking.exclude()
         self.turn += 1
         self.next_width = now + self.asking.read_settings().schedule.width_interval_seconds
