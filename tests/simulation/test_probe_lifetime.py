@@ -11,6 +11,7 @@ import pytest
 from detinf.api.names import REFERENCES_KEY
 from detinf.api.types import ProbeMode
 from detinf.documents import NotApplicable, Phase, ProbeSettings, Report, StimulusWitness, Verdict
+from detinf.probe.books import MOST_FURTHER
 from detinf.probe.readiness import read_pass
 
 
@@ -164,6 +165,47 @@ async def test_fault_while_serving_becomes_evidence(
     assert report.evidence.boot == report.boot
     # Isolation is the controller's decision: a fault that all replicas share must not take them all away.
     assert report.ready
+
+
+@pytest.mark.parametrize(
+    ("fault", "start", "words"),
+    [
+        ("F20", "drift", ["baseline when it is alone"]),  # alone, too
+        ("F01", "batch width", ["alone it is right", "clean since at width=2"]),  # from 9 requests up
+    ],
+)
+async def test_hint_comes_to_say_what_the_fault_is_by_what_was_looked_at_since(
+    engine_pod: Any, fault: str, start: str, words: list[str]
+) -> None:
+    await engine_pod.qualify()
+    await engine_pod.until_phase(Phase.PASSED)
+    await engine_pod.switch(fault)
+
+    async def told() -> Report | None:
+        report: Report = await engine_pod.report()
+        if report.evidence is None:
+            return None
+        hint = report.hint or report.evidence.hint
+        return report if hint.startswith(start) and all(item in hint for item in words) else None
+
+    report = await engine_pod.until(told)
+    assert report.hint != report.evidence.hint
+
+
+async def test_divergences_of_other_cells_are_reported_beside_the_first(engine_pod: Any) -> None:
+    await engine_pod.qualify()
+    await engine_pod.until_phase(Phase.PASSED)
+    await engine_pod.switch("F22")  # whatever runs together
+
+    async def all_of_them() -> Report | None:
+        report: Report = await engine_pod.report()
+        return report if len(report.further or ()) == MOST_FURTHER else None
+
+    report = await engine_pod.until(all_of_them)
+    listed = [report.evidence, *report.further]
+    assert len({(item.relation, item.condition) for item in listed}) == 1 + MOST_FURTHER
+    assert [item.detected_unix for item in listed] == sorted(item.detected_unix for item in listed)
+    assert {item.boot for item in listed} == {report.boot}
 
 
 async def test_fault_at_the_gate_never_serves(engine_pod: Any) -> None:

@@ -83,6 +83,8 @@ class Probe:
             candidate=lifetime.candidate,
             cells=lifetime.books.ledger.listed(),
             evidence=lifetime.books.evidence,
+            further=lifetime.books.further or None,
+            hint=lifetime.books.hint(),
             hardware=lifetime.attested.hardware,
         )
 

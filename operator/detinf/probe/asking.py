@@ -56,8 +56,13 @@ class Asking:
     def cells(
         self, items: Sequence[Reference], expected: Mapping[str, Observation], widths: Sequence[int], turn: int = 0
     ) -> list[Disturbance]:
-        """Return the cells of references that run together."""
-        return disturbances(items, expected, widths, turn, traced=self.traced())
+        """Return the cells of references that run together; what a divergence was of is among them, where there is one.
+
+        Only so it shows in which company it differs.
+        """
+        evidence = self.books.evidence
+        about = next((item for item in items if evidence and item.name == evidence.reference), None)
+        return disturbances(items, expected, widths, turn, traced=self.traced(), about=about)
 
     async def alone(self, reference: Reference, answer: Observation, *, twice: bool = True) -> list[Round]:
         """Ask one reference alone: S02, and S01 where it is asked twice."""

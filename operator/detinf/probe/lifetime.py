@@ -206,7 +206,7 @@ class Lifetime:
                 start = time.monotonic()
                 outcome, answer = await self.asking.prober().repeat(reference)
                 self.asking.counted([outcome], start)
-                self.books.book(outcome)
+                self.books.keep([outcome])
                 if answer is not None:
                     answers[reference.name] = answer
                 elif outcome.verdict is Verdict.FAIL:
@@ -251,8 +251,9 @@ class Lifetime:
     async def gate_once(self, items: list[Reference], expected: dict[str, Observation]) -> Round | None:
         """Run S01 and S02 on the references, and what runs together; return the first round that stands in the way."""
         for index, reference in enumerate(items):
-            for outcome in await self.asking.alone(reference, expected[reference.name], twice=index < REPEATED_AT_GATE):
-                self.books.book(outcome)
+            rounds = await self.asking.alone(reference, expected[reference.name], twice=index < REPEATED_AT_GATE)
+            self.books.keep(rounds)
+            for outcome in rounds:
                 if outcome.verdict is not Verdict.PASS:
                     return outcome
         for cell in self.asking.cells(items, expected, self.asking.widths(wide=self.asking.traced())):
@@ -272,7 +273,7 @@ class Lifetime:
         while True:
             attempt += 1
             (outcome,) = await self.asking.timed(cell.run(self.asking.prober(), IDLE_PLUG_TOKENS))
-            self.books.book(outcome)
+            self.books.keep([outcome])
             if outcome.verdict is Verdict.PASS and not outcome.as_wanted:
                 outcome = replace(
                     outcome,
@@ -285,11 +286,10 @@ class Lifetime:
                 return outcome
 
     async def fail(self, outcome: Round) -> None:
-        """Keep the evidence and wait: this boot never serves, and the controller replaces its pod.
+        """Wait, with the evidence on the books: this boot never serves, and the controller replaces its pod.
 
         In Observe nobody waits for it: the evidence is reported, and the engine serves.
         """
-        self.books.keep_evidence(outcome)
         if self.asking.observing():
             log.error("observed alone", detail=outcome.detail)
             return

@@ -70,9 +70,12 @@ class Watch:
         return True
 
     async def ask_alone(self, now: float) -> None:
-        """Ask the next reference alone."""
-        reference = self.items[self.solo_turn % len(self.items)]
-        self.solo_turn += 1
+        """Ask the next reference alone; before all others one that differed, as long as that is all that is known."""
+        doubtful = self.asking.books.in_doubt()
+        reference = next((item for item in self.items if item.name == doubtful), None)
+        if reference is None:
+            reference = self.items[self.solo_turn % len(self.items)]
+            self.solo_turn += 1
         self.asking.books.keep(await self.asking.alone(reference, self.expected[reference.name]))
         self.next_solo = now + self.asking.read_settings().schedule.solo_interval_seconds
 
@@ -90,4 +93,6 @@ class Watch:
                 self.asking.books.keep(await self.asking.timed(cell.run(self.asking.prober(), PLUG_TOKENS)))
         await self.asking.exclude()
         self.turn += 1
+        if self.asking.books.in_doubt():
+            self.next_solo = now  # drift, or what ran beside it? A pod that diverged is there for seconds
         self.next_width = now + self.asking.read_settings().schedule.width_interval_seconds

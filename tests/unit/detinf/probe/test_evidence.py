@@ -18,7 +18,6 @@ from detinf.documents import (
     Reference,
 )
 from detinf.probe.attested import Attested
-from detinf.probe.coverage import Ledger
 from detinf.probe.digests import digests
 from detinf.probe.evidence import confirm
 from detinf.probe.observation import Observation
@@ -43,7 +42,7 @@ GOOD = Observation((5, 7), (0xBF000000, 0xBF000000), "length", TOP)
 def evidence_of(observed: Observation, promise: Promise = Promise.TOKENS_AND_LOGPROBS) -> tuple[Round, Evidence | None]:
     asked = [Asked(REFERENCE, GOOD, observed)]
     outcome = judge("S03", "width=8", asked, promise=promise)
-    found = confirm(outcome, promise=promise, attested=ATTESTED, pod=POD, references_digest="r", ledger=Ledger(), now=7)
+    found = confirm(outcome, promise=promise, attested=ATTESTED, pod=POD, references_digest="r", hint="there", now=7)
     return outcome, found
 
 
@@ -82,5 +81,5 @@ def test_difference_that_is_not_in_the_stored_answers_is_not_confirmed() -> None
     outcome, _ = evidence_of(replace(GOOD, token_ids=(5, 9)))
     assert outcome.finding is not None
     other = replace(outcome, finding=replace(outcome.finding, asked=replace(outcome.finding.asked, observed=GOOD)))
-    arguments = {"attested": ATTESTED, "pod": POD, "references_digest": "r", "ledger": Ledger(), "now": 7}
+    arguments = {"attested": ATTESTED, "pod": POD, "references_digest": "r", "hint": "there", "now": 7}
     assert confirm(other, promise=Promise.TOKENS, **arguments) is None
