@@ -32,13 +32,23 @@ log = structlog.get_logger()
 class Probe:
     """What the process knows: its files, and the lifetime that runs now."""
 
-    def __init__(self, *, files: Files, settings: Path, delivery: Path, engine_url: str, pod: PodIdentity) -> None:
+    def __init__(
+        self,
+        *,
+        files: Files,
+        settings: Path,
+        delivery: Path,
+        engine_url: str,
+        pod: PodIdentity,
+        node: str | None = None,
+    ) -> None:
         """Keep the paths; nothing is read yet."""
         self.files = files
         self.settings_path = settings
         self.delivery = Delivery(delivery)
         self.engine_url = engine_url
         self.pod = pod
+        self.node = node
         self.exported = Exported()
         self.lifetime: Lifetime | None = None
         self.waiting_for: list[str] = []
@@ -129,6 +139,7 @@ class Probe:
             trace=Trace(self.files.shared / layout.TRACE_NAME, attested.boot),
             read_settings=self.read_settings,
             exported=self.exported,
+            node=self.node,
         )
         task = asyncio.create_task(self.lifetime.run())
         try:
@@ -157,7 +168,12 @@ async def serve(options: argparse.Namespace, listener: socket.socket) -> None:
         uid=os.environ.get("POD_UID", ""),
     )
     probe = Probe(
-        files=files, settings=options.settings, delivery=options.delivery_dir, engine_url=options.engine_url, pod=pod
+        files=files,
+        settings=options.settings,
+        delivery=options.delivery_dir,
+        engine_url=options.engine_url,
+        pod=pod,
+        node=os.environ.get("NODE_NAME") or None,
     )
     server = ProbeServer(not_ready=lambda: not_ready(files), report=probe.report, refresh_metrics=probe.metrics)
     runner = web.AppRunner(server.application(), access_log=None, shutdown_timeout=1)

@@ -36,6 +36,8 @@ class Books:
     exported: Exported
     promise: Callable[[], Promise]
     """What is promised as of now."""
+    node: str | None = None
+    """The node that the pod runs on."""
     references_digest: str | None = None
     ledger: Ledger = field(default_factory=Ledger)
     evidence: Evidence | None = None
@@ -87,6 +89,7 @@ class Books:
             references_digest=self.references_digest or "",
             hint=hint(own, looked),
             now=int(time.time()),
+            node=self.node,
         )
         if found is None:
             return

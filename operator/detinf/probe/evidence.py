@@ -20,6 +20,7 @@ def confirm(
     references_digest: str,
     hint: str,
     now: int,
+    node: str | None = None,
 ) -> Evidence | None:
     """Return the evidence of a failed round, or None where the stored answers do not differ after all.
 
@@ -34,6 +35,7 @@ def confirm(
         references_digest: of the frozen references.
         hint: where to look first.
         now: Unix seconds.
+        node: that the pod runs on.
     """
     if outcome.finding is None:
         return None
@@ -68,4 +70,6 @@ def confirm(
         expected_digests=digests(prompt, asked.expected),
         observed_digests=digests(prompt, outcome.finding.observed),
         counters=attested.counters,
+        node=node,
+        devices=attested.boards,
     )

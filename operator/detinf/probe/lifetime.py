@@ -67,6 +67,8 @@ class Lifetime:
     trace: Trace
     read_settings: Callable[[], ProbeSettings]
     exported: Exported
+    node: str | None = None
+    """The node that the pod runs on."""
     phase: Phase = Phase.WAITING_FOR_ENGINE
     problems: list[str] = field(default_factory=list)
     proposal: References | None = None
@@ -77,7 +79,7 @@ class Lifetime:
 
     def __post_init__(self) -> None:
         """Open the books."""
-        self.books = Books(self.attested, self.pod, self.exported, lambda: self.read_settings().promise)
+        self.books = Books(self.attested, self.pod, self.exported, lambda: self.read_settings().promise, self.node)
         self.asking = Asking(self.attested, self.client, self.trace, self.read_settings, self.exported, self.books)
 
     def enter(self, phase: Phase) -> None:

@@ -73,6 +73,24 @@ def test_difference_of_any_observable_is_confirmed_from_its_document(
     assert named == same
 
 
+def test_evidence_names_node_and_devices_and_without_npus_has_none() -> None:
+    assert evidence_of(replace(GOOD, finish_reason="stop"))[1].devices is None
+    boards = {"4": {"Serial Number": "2102X", "PCIe Bus Info": "0000:C5:00.0"}}
+    asked = [Asked(REFERENCE, GOOD, replace(GOOD, finish_reason="stop"))]
+    found = confirm(
+        judge("S02", "solo", asked, promise=Promise.TOKENS),
+        promise=Promise.TOKENS,
+        attested=replace(ATTESTED, boards=boards),
+        pod=POD,
+        references_digest="r",
+        hint="there",
+        now=7,
+        node="node-a",
+    )
+    assert found is not None
+    assert (found.node, found.devices) == ("node-a", boards)
+
+
 def test_equal_answers_are_no_evidence() -> None:
     assert evidence_of(GOOD)[1] is None
 
