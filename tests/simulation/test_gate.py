@@ -197,6 +197,42 @@ async def test_answers_given_alone_are_shown_by_their_digests(tmp_path: Path, pr
         assert found.shown() == before
 
 
+async def test_evidence_tells_how_many_users_were_answered_since_the_cell_was_right(tmp_path: Path) -> None:
+    async with gated(tmp_path, [2]) as found:
+        asking, books = found.lifetime.asking, found.lifetime.books
+        books.served.begin((await asking.client.look()).others)
+        item, other = found.items[:2]
+        cells = disturbances(found.items, found.expected, [2], 0, traced=True)
+        url = asking.client.base_url
+        async with EngineClient(url, "sim", boot=BOOT) as user:
+            await asyncio.gather(*(user.ask(item) for _ in range(4)))
+            await asking.client.ask(other)  # ours, and no user's
+            books.keep(await asking.alone(item, found.expected[item.name]))
+            await asyncio.gather(*(user.ask(item) for _ in range(3)))
+            found.server.active.switch(["F20"])
+            books.keep(await asking.alone(item, found.expected[item.name]))
+            assert books.evidence is not None
+            assert (books.evidence.relation, books.evidence.answered) == ("S02", 3)
+            cell = next(item for item in books.ledger.listed() if item.relation == "S02")
+            assert books.evidence.clean_unix == cell.last_pass_unix
+            await user.ask(item)
+            books.keep(await asking.timed(cells[0].run(asking.prober(), IDLE_PLUG_TOKENS)))
+        (further,) = books.further
+        assert (further.relation, further.answered, further.clean_unix) == ("S03", 8, None)
+
+
+async def test_plug_and_answers_that_broke_on_their_way_are_our_own_too(tmp_path: Path) -> None:
+    async with gated(tmp_path, []) as found:
+        client = found.lifetime.asking.client
+        assert (await client.look()).others == 0
+        await client.plug(100, found.items[0])
+        await client.ask_list([found.items[3], found.items[3]])
+        found.server.active.switch(["truncate"])
+        assert not isinstance(await client.ask(found.items[0]), Observation)
+        found.server.active.switch([])
+        assert (await client.look()).others == 0
+
+
 def test_cohort_of_the_widest_gate_forms_though_it_takes_long_to_arrive() -> None:
     core = SimEngine(HashModel(1000, b"test"), Limits(256, 8192, 8192))
     engine = VirtualEngine(core, 7, spread=0.4)

@@ -19,6 +19,7 @@ from detinf.probe.hints import ALONE, Looked, hint
 from detinf.probe.observation import Observation
 from detinf.probe.reasons import Reason
 from detinf.probe.relations import SOLO
+from detinf.probe.served import Served
 from detinf.probe.verdict import Round
 
 MOST_FURTHER = 3
@@ -46,10 +47,13 @@ class Books:
     """The first divergence of each other cell, the oldest first, as far as there is room."""
     looked: Looked = field(default_factory=Looked)
     """What was looked at since the first divergence."""
+    served: Served = field(default_factory=Served)
+    """What the engine answered to others."""
 
     def book(self, outcome: Round) -> None:
         """Book one round."""
         self.ledger.book(outcome, int(time.time()))
+        self.served.note(outcome)
         if outcome.verdict is not Verdict.PASS and outcome.reason is not Reason.NOT_APPLICABLE:
             log.warning(
                 "round",
@@ -90,6 +94,8 @@ class Books:
             hint=hint(own, looked),
             now=int(time.time()),
             node=self.node,
+            clean=self.ledger.cells[own].last_pass_unix,
+            answered=self.served.since_clean(outcome),
         )
         if found is None:
             return

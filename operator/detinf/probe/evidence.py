@@ -21,6 +21,8 @@ def confirm(
     hint: str,
     now: int,
     node: str | None = None,
+    clean: int | None = None,
+    answered: int | None = None,
 ) -> Evidence | None:
     """Return the evidence of a failed round, or None where the stored answers do not differ after all.
 
@@ -36,6 +38,8 @@ def confirm(
         hint: where to look first.
         now: Unix seconds.
         node: that the pod runs on.
+        clean: when the same cell of this boot passed last, in Unix seconds.
+        answered: requests that others got an answer to since then.
     """
     if outcome.finding is None:
         return None
@@ -72,4 +76,6 @@ def confirm(
         counters=attested.counters,
         node=node,
         devices=attested.boards,
+        clean_unix=clean,
+        answered=answered,
     )

@@ -121,9 +121,11 @@ class Lifetime:
         """Wait for a healthy engine of this boot."""
         self.enter(Phase.WAITING_FOR_ENGINE)
         while True:
-            identity = (await self.client.look()).identity
+            look = await self.client.look()
+            identity = look.identity
             if identity is not None and identity.boot == self.attested.boot:
                 self.problems = []
+                self.books.served.begin(look.others)
                 return
             if identity is not None:
                 self.problems = [f"the engine answers as boot {identity.boot!r}, attested is {self.attested.boot!r}"]

@@ -57,6 +57,8 @@ class Round:
     """Whether it ran as it was asked for (of a width: at least so wide); else a PASS is one of what ran."""
     references: tuple[str, ...] = ()
     """Names of those whose answers were compared."""
+    served: tuple[int | None, int | None] = (None, None)
+    """Requests of others that the engine had answered before it and after it; None where that is not known."""
 
 
 def untraced(relation: str, condition: str) -> Round:

@@ -97,3 +97,12 @@ def test_drift_whose_answer_was_the_same_twice_is_told_as_such(books: Books) -> 
     assert books.evidence is not None
     assert (books.evidence.relation, books.evidence.hint.partition(",")[0]) == ("S02", "drift")
     assert books.looked.passed == {("S01", "solo")}
+
+
+def test_evidence_of_a_cell_that_never_passed_says_so(books: Books) -> None:
+    books.keep([round_of("S03", "width=2", mine=GOOD)])
+    books.keep([round_of("S03", "width=16", mine=BAD)])
+    assert books.evidence is not None
+    assert (books.evidence.clean_unix, books.evidence.answered) == (None, None)
+    books.keep([round_of("S03", "width=2", mine=BAD)])
+    assert books.further[0].clean_unix is not None
