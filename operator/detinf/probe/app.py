@@ -150,8 +150,9 @@ class Probe:
                     task.result()
         finally:
             task.cancel()
+            await asyncio.wait([task])  # and not the task itself: our own cancellation would look like its
             with contextlib.suppress(asyncio.CancelledError):
-                await task
+                task.result()
             self.lifetime = None
             self.exported.gate.set(0)
 
