@@ -85,7 +85,7 @@ class Probe:
             plan_digest=lifetime.attested.plan_digest,
             fingerprint=lifetime.attested.fingerprint,
             references_digest=lifetime.books.references_digest,
-            baseline_digest=lifetime.baseline_digest,
+            baseline_digest=lifetime.books.baseline_digest,
             phase=lifetime.phase,
             ready=not reasons,
             reasons=[*lifetime.problems, *reasons] if reasons else [],
@@ -179,9 +179,10 @@ async def serve(options: argparse.Namespace, listener: socket.socket) -> None:
     server = ProbeServer(not_ready=lambda: not_ready(files), report=probe.report, refresh_metrics=probe.metrics)
     runner = web.AppRunner(server.application(), access_log=None, shutdown_timeout=1)
     await runner.setup()
+    # Before anybody is answered: the first report has what a probe before this one left on the books.
+    following = asyncio.create_task(probe.run())
     await web.SockSite(runner, listener).start()
     log.info("listening", port=options.port)
-    following = asyncio.create_task(probe.run())
     stopping = asyncio.create_task(stop.wait())
     try:
         await asyncio.wait([following, stopping], return_when=asyncio.FIRST_COMPLETED)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from detinf.api.types import ProbeMode
 from detinf.documents import ProbeSettings, Reference
@@ -12,7 +12,7 @@ from detinf.probe.attested import Attested
 from detinf.probe.books import Books
 from detinf.probe.client import EngineClient
 from detinf.probe.disturbances import Disturbance, disturbances
-from detinf.probe.excluded import Prefills, excluded
+from detinf.probe.excluded import excluded
 from detinf.probe.exported import Exported
 from detinf.probe.observation import Observation
 from detinf.probe.reasons import Reason
@@ -34,12 +34,11 @@ class Asking:
     read_settings: Callable[[], ProbeSettings]
     exported: Exported
     books: Books
-    prefills: Prefills = field(default_factory=Prefills)
 
     def prober(self) -> Prober:
         """Return the engine with its present promise."""
         limit = self.attested.plan.model.max_model_len
-        return Prober(self.client, self.read_settings().promise, limit, self.trace, self.prefills)
+        return Prober(self.client, self.read_settings().promise, limit, self.trace, self.books.prefills)
 
     def observing(self) -> bool:
         """Return whether what is found stands in nobody's way, as of now."""
@@ -79,7 +78,7 @@ class Asking:
         if not listed:
             return None
         metrics = await self.client.metrics()
-        rounds = [outcome for item in listed for outcome in excluded(item, self.prefills, metrics)]
+        rounds = [outcome for item in listed for outcome in excluded(item, self.books.prefills, metrics)]
         self.books.keep(rounds)
         return next((outcome for outcome in rounds if outcome.reason is Reason.APPLIES), None)
 

@@ -1,21 +1,24 @@
-"""What the rounds of a boot come to: the ledger, metrics, the log, and the first evidence."""
+"""What the rounds of a boot come to: the ledger, metrics, the log, the evidence, and what is kept of them."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import structlog
 
 from detinf.api.types import Promise
-from detinf.documents import Evidence, PodIdentity, Reference, Verdict
+from detinf.documents import Evidence, PodIdentity, Reference, Reply, Verdict
 from detinf.probe.attested import Attested
 from detinf.probe.coverage import Ledger
 from detinf.probe.digests import digests
 from detinf.probe.evidence import confirm
+from detinf.probe.excluded import Prefills
 from detinf.probe.exported import Exported
 from detinf.probe.hints import ALONE, Looked, hint
+from detinf.probe.kept import Kept, write_kept
 from detinf.probe.observation import Observation
 from detinf.probe.reasons import Reason
 from detinf.probe.relations import SOLO
@@ -39,7 +42,11 @@ class Books:
     """What is promised as of now."""
     node: str | None = None
     """The node that the pod runs on."""
+    state: Path | None = None
+    """The folder that the books are kept in; None: they are kept nowhere."""
     references_digest: str | None = None
+    baseline_digest: str | None = None
+    """What answers are held against."""
     ledger: Ledger = field(default_factory=Ledger)
     evidence: Evidence | None = None
     """The boot's first confirmed divergence; it stays until the boot ends."""
@@ -49,6 +56,75 @@ class Books:
     """What was looked at since the first divergence."""
     served: Served = field(default_factory=Served)
     """What the engine answered to others."""
+    gate_failed: str | None = None
+    """Why this boot never serves: a gate that failed is not run again."""
+    replies: dict[str, Reply] = field(default_factory=dict)
+    """By the evidence that they name."""
+    prefills: Prefills = field(default_factory=Prefills)
+    """How the engine has read our prompts."""
+    solo_turn: int = 0
+    turn: int = 0
+    """Whose turn it is in the watch: alone, and together."""
+    _unwritten: str | None = None
+
+    def bind(self, references_digest: str, baseline_digest: str | None = None) -> None:
+        """Say what answers are held against from now on; what was booked against anything else does not count."""
+        other = self.references_digest not in {None, references_digest}
+        other |= baseline_digest is not None and self.baseline_digest not in {None, baseline_digest}
+        if other:
+            self.ledger, self.replies, self.served.at_pass = Ledger(), {}, {}
+            self.baseline_digest = None
+        self.references_digest = references_digest
+        self.baseline_digest = baseline_digest or self.baseline_digest
+
+    def save(self) -> None:
+        """Keep the books for a probe that starts again; where that fails it says so once, and goes on."""
+        if self.state is None:
+            return
+        attested, looked, prefills = self.attested, self.looked, self.prefills
+        kept = Kept(
+            boot=attested.boot,
+            plan_digest=attested.plan_digest,
+            fingerprint=attested.fingerprint,
+            references_digest=self.references_digest,
+            baseline_digest=self.baseline_digest,
+            cells=self.ledger.listed(),
+            evidence=self.evidence,
+            further=self.further,
+            failing=sorted(looked.failing),
+            passed=sorted(looked.passed),
+            alone=sorted(looked.alone),
+            gate_failed=self.gate_failed,
+            replies=list(self.replies.values()),
+            whole=prefills.whole,
+            longest=prefills.longest,
+            partial=prefills.partial,
+            solo_turn=self.solo_turn,
+            turn=self.turn,
+        )
+        try:
+            write_kept(self.state, kept)
+        except (OSError, ValueError) as error:
+            if self._unwritten != str(error):
+                log.warning("books not kept", error=str(error))
+            self._unwritten = str(error)
+        else:
+            self._unwritten = None
+
+    def restore(self, kept: Kept) -> None:
+        """Go on with the books that a probe before this one kept.
+
+        How many answers users got since a PASS is not in them: what was under way when it ended may be anybody's.
+        """
+        self.references_digest, self.baseline_digest = kept.references_digest, kept.baseline_digest
+        self.ledger = Ledger({(cell.relation, cell.condition): cell for cell in kept.cells})
+        self.evidence, self.further = kept.evidence, kept.further[:MOST_FURTHER]
+        self.looked = Looked(frozenset(kept.failing), frozenset(kept.passed), frozenset(kept.alone))
+        self.gate_failed = kept.gate_failed
+        self.replies = {reply.evidence: reply for reply in kept.replies}
+        self.prefills = Prefills(kept.whole, kept.longest, kept.partial)
+        self.solo_turn, self.turn = kept.solo_turn, kept.turn
+        self.exported.restore(self.ledger)
 
     def book(self, outcome: Round) -> None:
         """Book one round."""
@@ -64,8 +140,13 @@ class Books:
                 detail=outcome.detail,
             )
 
-    def keep(self, rounds: list[Round]) -> None:
-        """Book rounds that came of the same answers, or one, and keep the evidence among them."""
+    def keep(self, rounds: list[Round], *, at_gate: bool = False) -> None:
+        """Book rounds that came of the same answers, or one, and keep the evidence among them.
+
+        Args:
+            rounds: what came of them.
+            at_gate: whether a difference is the end of this boot.
+        """
         for outcome in rounds:
             self.book(outcome)
         if self.evidence is not None:
@@ -74,6 +155,9 @@ class Books:
         for outcome in rounds:
             if outcome.verdict is Verdict.FAIL:
                 self._diverged(outcome, [other for other in rounds if other is not outcome])
+                if at_gate and self.gate_failed is None:
+                    self.gate_failed = f"gate: {outcome.relation} {outcome.condition}: FAIL: {outcome.detail}"
+        self.save()
 
     def _diverged(self, outcome: Round, beside: list[Round]) -> None:
         """Keep the evidence of a failed round where it is the first of its cell; ``beside`` is what came with it."""

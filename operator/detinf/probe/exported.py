@@ -142,6 +142,17 @@ class Exported:
         for kind, number in zip(("prompt", "generated"), tokens, strict=True):
             self.tokens.labels(kind).inc(number)
 
+    def restore(self, ledger: Ledger) -> None:
+        """Show when a probe before this one saw the relations hold last."""
+        for cell in ledger.listed():
+            of_relation = [other for other in ledger.listed() if other.relation == cell.relation]
+            for gauge, times in (
+                (self.last_conclusive, [other.last_conclusive_unix for other in of_relation]),
+                (self.last_pass, [other.last_pass_unix for other in of_relation]),
+            ):
+                if known := [when for when in times if when is not None]:
+                    gauge.labels(cell.relation).set(max(known))
+
     def show_answer(self, reference: str, fingerprint: str, digest: str) -> None:
         """Show the digest of an answer, of the first references alone; a double holds 48 bits exactly."""
         if len(self._answered) < MOST_ANSWERS:

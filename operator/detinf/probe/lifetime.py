@@ -32,6 +32,7 @@ from detinf.probe.client import EngineClient
 from detinf.probe.delivery import Delivery
 from detinf.probe.disturbances import Disturbance
 from detinf.probe.exported import Exported
+from detinf.probe.kept import read_kept
 from detinf.probe.observation import Observation, from_answer
 from detinf.probe.readiness import GatePass, forget_pass, read_pass, write_pass
 from detinf.probe.reasons import Reason
@@ -73,13 +74,18 @@ class Lifetime:
     problems: list[str] = field(default_factory=list)
     proposal: References | None = None
     candidate: Candidate | None = None
-    baseline_digest: str | None = None
     books: Books = field(init=False)
     asking: Asking = field(init=False)
 
     def __post_init__(self) -> None:
-        """Open the books."""
-        self.books = Books(self.attested, self.pod, self.exported, lambda: self.read_settings().promise, self.node)
+        """Open the books, where there are any at the page where a probe before this one left them."""
+        self.books = Books(
+            self.attested, self.pod, self.exported, lambda: self.read_settings().promise, self.node, self.state
+        )
+        kept = read_kept(self.state, self.attested)
+        if kept is not None:
+            log.info("books read", boot=kept.boot, cells=len(kept.cells))
+            self.books.restore(kept)
         self.asking = Asking(self.attested, self.client, self.trace, self.read_settings, self.exported, self.books)
 
     def enter(self, phase: Phase) -> None:
@@ -91,11 +97,15 @@ class Lifetime:
     async def run(self) -> None:
         """Live through the lifetime; ends only by cancellation, or at a failed gate by waiting for its pod's end."""
         self.exported.gate.set(0)
+        if self.books.gate_failed is not None and not self.asking.observing():
+            # It failed before this probe started: asked once more it might be right.
+            await self.failed(self.books.gate_failed)
         await self.until_engine_answers()
         digest, references = await self.until_references()
-        self.books.references_digest = digest
+        self.books.bind(digest)
         baseline_digest, baseline = await self.until_baseline(digest, references)
-        self.candidate, self.baseline_digest = None, baseline_digest
+        self.candidate = None
+        self.books.bind(digest, baseline_digest)
         self.exported.forget_answers()
         self.exported.info.clear()
         self.exported.info.labels(self.attested.fingerprint, digest, baseline_digest).set(1)
@@ -210,7 +220,7 @@ class Lifetime:
                 start = time.monotonic()
                 outcome, answer = await self.asking.prober().repeat(reference)
                 self.asking.counted([outcome], start)
-                self.books.keep([outcome])
+                self.keep([outcome])
                 if answer is not None:
                     answers[reference.name] = answer
                 elif outcome.verdict is Verdict.FAIL:
@@ -256,7 +266,7 @@ class Lifetime:
         """Run S01 and S02 on the references, and what runs together; return the first round that stands in the way."""
         for index, reference in enumerate(items):
             rounds = await self.asking.alone(reference, expected[reference.name], twice=index < REPEATED_AT_GATE)
-            self.books.keep(rounds)
+            self.keep(rounds)
             for outcome in rounds:
                 if outcome.verdict is not Verdict.PASS:
                     return outcome
@@ -277,7 +287,7 @@ class Lifetime:
         while True:
             attempt += 1
             (outcome,) = await self.asking.timed(cell.run(self.asking.prober(), IDLE_PLUG_TOKENS))
-            self.books.keep([outcome])
+            self.keep([outcome])
             if outcome.verdict is Verdict.PASS and not outcome.as_wanted:
                 outcome = replace(
                     outcome,
@@ -289,6 +299,10 @@ class Lifetime:
             if outcome.reason not in {Reason.NOT_BATCHED, Reason.NOT_MIXED} or attempt == ATTEMPTS:
                 return outcome
 
+    def keep(self, rounds: list[Round]) -> None:
+        """Keep rounds before and at the gate, where a difference is the end of the boot, but in Observe."""
+        self.books.keep(rounds, at_gate=not self.asking.observing())
+
     async def fail(self, outcome: Round) -> None:
         """Wait, with the evidence on the books: this boot never serves, and the controller replaces its pod.
 
@@ -297,9 +311,13 @@ class Lifetime:
         if self.asking.observing():
             log.error("observed alone", detail=outcome.detail)
             return
+        await self.failed(f"gate: {outcome.relation} {outcome.condition}: FAIL: {outcome.detail}")
+
+    async def failed(self, words: str) -> None:
+        """Say that the gate failed, until the boot ends."""
         self.enter(Phase.GATE_FAILED)
-        self.problems = [f"gate: {outcome.relation} {outcome.condition}: FAIL: {outcome.detail}"]
-        log.error("gate failed", detail=self.problems[0])
+        self.problems = [words]
+        log.error("gate failed", detail=words)
         await asyncio.Event().wait()
 
     # After the gate ------------------------------------------------------------------------------------------------

@@ -30,8 +30,6 @@ class Watch:
     items: Sequence[Reference]
     expected: Mapping[str, Observation]
     state: Path
-    solo_turn: int = 0
-    turn: int = 0
     next_solo: float = field(init=False)
     next_width: float = field(init=False)
 
@@ -71,28 +69,29 @@ class Watch:
 
     async def ask_alone(self, now: float) -> None:
         """Ask the next reference alone; before all others one that differed, as long as that is all that is known."""
-        doubtful = self.asking.books.in_doubt()
+        books = self.asking.books
+        doubtful = books.in_doubt()
         reference = next((item for item in self.items if item.name == doubtful), None)
         if reference is None:
-            reference = self.items[self.solo_turn % len(self.items)]
-            self.solo_turn += 1
-        self.asking.books.keep(await self.asking.alone(reference, self.expected[reference.name]))
+            reference = self.items[books.solo_turn % len(self.items)]
+            books.solo_turn += 1
+        books.keep(await self.asking.alone(reference, self.expected[reference.name]))
         self.next_solo = now + self.asking.read_settings().schedule.solo_interval_seconds
 
     async def ask_together(self, now: float) -> None:
         """Ask references together: at the next width, and in the next other way."""
-        widths = self.asking.widths(wide=False)
+        books, widths = self.asking.books, self.asking.widths(wide=False)
 
         def cells(turn: int, *, of_width: bool) -> list[Disturbance]:
             found = self.asking.cells(self.items, self.expected, widths, turn)
             return [cell for cell in found if (cell.relation == "S03") == of_width]
 
         for of_width in (True, False):
-            cell = in_turn(functools.partial(cells, of_width=of_width), self.turn)
+            cell = in_turn(functools.partial(cells, of_width=of_width), books.turn)
             if cell is not None:
-                self.asking.books.keep(await self.asking.timed(cell.run(self.asking.prober(), PLUG_TOKENS)))
+                books.keep(await self.asking.timed(cell.run(self.asking.prober(), PLUG_TOKENS)))
         await self.asking.exclude()
-        self.turn += 1
-        if self.asking.books.in_doubt():
+        books.turn += 1
+        if books.in_doubt():
             self.next_solo = now  # drift, or what ran beside it? A pod that diverged is there for seconds
         self.next_width = now + self.asking.read_settings().schedule.width_interval_seconds
