@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import json
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,8 +12,10 @@ from pathlib import Path
 import pytest
 from virtual_engine import VirtualEngine, drive
 
+from detinf.api.names import ANNOTATION_AGAIN
 from detinf.api.types import Promise
-from detinf.documents import Plan, PodIdentity, ProbeSettings, Reference, Verdict
+from detinf.documents import Again, AskedAgain, Plan, PodIdentity, ProbeSettings, Reference, Verdict
+from detinf.probe import watching
 from detinf.probe.attested import Attested
 from detinf.probe.client import EngineClient
 from detinf.probe.delivery import Delivery
@@ -66,10 +69,13 @@ async def gated(
     seqs: int = 32,
     traced: bool = True,
     promise: Promise = Promise.TOKENS_AND_LOGPROBS,
+    interval: int = 0,
 ) -> AsyncIterator[Gated]:
     settings = ProbeSettings.parse((DOCUMENTS / "probe-settings.json").read_bytes())
     gate = settings.gate.model_copy(update={"widths": widths})
-    schedule = settings.schedule.model_copy(update={"solo_interval_seconds": 0, "width_interval_seconds": 0})
+    schedule = settings.schedule.model_copy(
+        update={"solo_interval_seconds": interval, "width_interval_seconds": interval}
+    )
     settings = settings.model_copy(update={"gate": gate, "schedule": schedule, "promise": promise})
     plan = Plan.parse((DOCUMENTS / "plan.json").read_bytes())
     plan = plan.model_copy(update={"model": plan.model.model_copy(update={"max_model_len": CONTEXT})})
@@ -95,6 +101,7 @@ async def gated(
             client=client,
             delivery=Delivery(folder),
             state=folder,
+            podinfo=folder / "podinfo",
             trace=Trace(ring, BOOT),
             read_settings=lambda: settings,
             exported=Exported(),
@@ -231,6 +238,71 @@ async def test_plug_and_answers_that_broke_on_their_way_are_our_own_too(tmp_path
         assert not isinstance(await client.ask(found.items[0]), Observation)
         found.server.active.switch([])
         assert (await client.look()).others == 0
+
+
+def annotate(folder: Path, item: Again) -> None:
+    """Write the pod's annotations as the kubelet does; of such text Go's quotes are JSON's."""
+    text = AskedAgain(items=[item]).canonical().decode()
+    draft = folder / "podinfo.draft"
+    draft.write_text(f"{ANNOTATION_AGAIN}={json.dumps(text)}", encoding="utf-8")
+    (folder / "podinfo").mkdir(exist_ok=True)
+    draft.replace(folder / "podinfo" / "annotations")
+
+
+@pytest.fixture
+def often(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(watching, "POLL_SECONDS", 0.02)
+
+
+def crowd(found: Gated, tokens: int) -> None:
+    """Let users' requests wait for the engine: it runs one at a time, for so many tokens each."""
+    found.server.active.switch(["serialise"])
+    for number in range(3):
+        found.server.engine.submit(Request(f"tenant-{number}", found.items[0].prompt_ids, max_tokens=tokens))
+    found.server.work.set()
+
+
+@pytest.mark.usefixtures("often")
+async def test_nothing_is_asked_while_users_wait_and_at_once_when_they_do_not(tmp_path: Path) -> None:
+    async with gated(tmp_path, [2], interval=3600) as found:
+        write_pass(tmp_path, GatePass(BOOT, "plan", "fingerprint", "baseline"))
+        books = found.lifetime.books
+        crowd(found, 3000)
+        annotate(tmp_path, Again(evidence="e", relation="S02", condition="solo", reference=found.items[0].name))
+        own = found.lifetime.client.tokens_sent
+        skipped = found.lifetime.exported.skipped.labels("busy")
+        watch = asyncio.create_task(found.lifetime.watch(found.items, found.expected))
+        async with asyncio.timeout(60):
+            while skipped._value.get() < 5:
+                assert not watch.done()
+                await asyncio.sleep(0.01)
+            assert (books.replies, found.lifetime.client.tokens_sent) == ({}, own)
+            for number in range(3):
+                found.server.engine.abort(f"tenant-{number}")
+            while "e" not in books.replies:
+                assert not watch.done()
+                await asyncio.sleep(0.01)
+        watch.cancel()
+        assert books.replies["e"].verdict is Verdict.PASS
+
+
+@pytest.mark.usefixtures("often")
+async def test_item_is_asked_before_its_turn_would_have_come(tmp_path: Path) -> None:
+    """The schedule asks one reference alone at its start, and the next one in an hour."""
+    async with gated(tmp_path, [2], interval=3600) as found:
+        write_pass(tmp_path, GatePass(BOOT, "plan", "fingerprint", "baseline"))
+        books = found.lifetime.books
+        watch = asyncio.create_task(found.lifetime.watch(found.items, found.expected))
+        async with asyncio.timeout(60):
+            while ("S02", "solo") not in books.ledger.cells:
+                await asyncio.sleep(0.01)
+            annotate(tmp_path, Again(evidence="e", relation="S03", condition="width=2", reference=found.items[3].name))
+            while books.replies.get("e") is None or books.replies["e"].verdict is Verdict.INCONCLUSIVE:
+                assert not watch.done()
+                await asyncio.sleep(0.01)
+        watch.cancel()
+        assert books.replies["e"].verdict is Verdict.PASS
+        assert books.ledger.cells["S03", "width=2"].passes >= 2
 
 
 def test_cohort_of_the_widest_gate_forms_though_it_takes_long_to_arrive() -> None:

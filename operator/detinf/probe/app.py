@@ -14,8 +14,9 @@ import structlog
 from aiohttp import web
 from prometheus_client import disable_created_metrics, generate_latest
 
-from detinf.documents import DocumentError, Phase, PodIdentity, ProbeSettings, Report
+from detinf.documents import Again, DocumentError, Phase, PodIdentity, ProbeSettings, Report
 from detinf.guard import layout
+from detinf.probe.again import read_asked
 from detinf.probe.attested import Attested, present, read_attested
 from detinf.probe.client import EngineClient
 from detinf.probe.delivery import Delivery
@@ -96,7 +97,14 @@ class Probe:
             further=lifetime.books.further or None,
             hint=lifetime.books.hint(),
             hardware=lifetime.attested.hardware,
+            replies=lifetime.books.replies_to(self.asked()) or None,
         )
+
+    def asked(self) -> list[Again]:
+        """Return what the controller asks again as of now; a broken annotation asks nothing, and the watch says so."""
+        with contextlib.suppress(ValueError):
+            return read_asked(self.files.podinfo)
+        return []
 
     def metrics(self, now: int) -> bytes:
         """Return the metrics page as of now."""
@@ -136,6 +144,7 @@ class Probe:
             client=client,
             delivery=self.delivery,
             state=self.files.state,
+            podinfo=self.files.podinfo,
             trace=Trace(self.files.shared / layout.TRACE_NAME, attested.boot),
             read_settings=self.read_settings,
             exported=self.exported,

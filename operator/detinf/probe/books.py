@@ -10,7 +10,7 @@ from pathlib import Path
 import structlog
 
 from detinf.api.types import Promise
-from detinf.documents import Evidence, PodIdentity, Reference, Reply, Verdict
+from detinf.documents import Again, Evidence, PodIdentity, Reference, Reply, Verdict
 from detinf.probe.attested import Attested
 from detinf.probe.coverage import Ledger
 from detinf.probe.digests import digests
@@ -27,6 +27,8 @@ from detinf.probe.verdict import Round
 
 MOST_FURTHER = 3
 """Divergences that are kept beside the first."""
+MOST_REPLIES = 100
+"""Replies that are kept: more than ever stand in an annotation."""
 
 log = structlog.get_logger()
 
@@ -187,6 +189,18 @@ class Books:
             self.evidence, self.looked = found, looked
         else:
             self.further.append(found)
+
+    def reply(self, reply: Reply) -> None:
+        """Keep what came of something that was asked again; the oldest are forgotten."""
+        self.replies.pop(reply.evidence, None)
+        self.replies[reply.evidence] = reply
+        while len(self.replies) > MOST_REPLIES:
+            del self.replies[next(iter(self.replies))]
+        self.save()
+
+    def replies_to(self, items: list[Again]) -> list[Reply]:
+        """Return what came of items so far."""
+        return [self.replies[item.evidence] for item in items if item.evidence in self.replies]
 
     def hint(self) -> str | None:
         """Return where to look first by all that is known now, where that is more than the evidence itself says."""

@@ -35,7 +35,7 @@ from detinf.probe.exported import Exported
 from detinf.probe.kept import read_kept
 from detinf.probe.observation import Observation, from_answer
 from detinf.probe.readiness import GatePass, forget_pass, read_pass, write_pass
-from detinf.probe.reasons import Reason
+from detinf.probe.reasons import BACK_OFF_SECONDS, Reason
 from detinf.probe.references import comparable, propose_from
 from detinf.probe.relations import IDLE_PLUG_TOKENS
 from detinf.probe.trace import Trace
@@ -44,7 +44,6 @@ from detinf.probe.watching import Watch
 
 POLL_SECONDS = 1.0
 """How often mounted files and a starting engine are looked at again."""
-BACK_OFF_SECONDS = (1, 2, 4, 8, 15, 30)
 REPEATED_AT_GATE = 4
 """References that are also asked twice at the gate; a candidate's answers are all asked twice."""
 
@@ -65,6 +64,7 @@ class Lifetime:
     client: EngineClient
     delivery: Delivery
     state: Path
+    podinfo: Path
     trace: Trace
     read_settings: Callable[[], ProbeSettings]
     exported: Exported
@@ -324,4 +324,4 @@ class Lifetime:
 
     async def watch(self, items: list[Reference], expected: dict[str, Observation]) -> None:
         """Check for as long as the pass is enough, users first."""
-        await Watch(self.asking, items, expected, self.state).run()
+        await Watch(self.asking, items, expected, self.state, self.podinfo).run()

@@ -53,6 +53,8 @@ INCONCLUSIVE: dict[str, tuple[Reason, ...]] = {
     "S05": (*NO_ANSWER, Reason.ENGINE_CHANGED, Reason.NOT_BATCHED, Reason.TRACE_MISSING, Reason.NOT_MIXED),
 }
 """By relation the reasons for which one of its rounds may be INCONCLUSIVE."""
+BACK_OFF_SECONDS = (1, 2, 4, 8, 15, 30)
+"""Between what was INCONCLUSIVE and the next attempt at it."""
 
 
 class InconclusiveError(Exception):

@@ -9,9 +9,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import structlog
+
 from detinf.api.types import ProbeMode
-from detinf.documents import Reference
-from detinf.probe.asking import Asking
+from detinf.documents import Again, Reference
+from detinf.probe.again import Pending, question, read_asked, reply, unknown
+from detinf.probe.asking import NARROW, Asking
 from detinf.probe.disturbances import Disturbance, in_turn
 from detinf.probe.exported import BUSY
 from detinf.probe.observation import Observation
@@ -19,7 +22,9 @@ from detinf.probe.readiness import read_pass
 from detinf.probe.relations import PLUG_TOKENS
 
 POLL_SECONDS = 1.0
-"""How soon an engine that was busy is looked at again."""
+"""How often what the controller asks is looked at, and how soon an engine that was busy is."""
+
+log = structlog.get_logger()
 
 
 @dataclass
@@ -30,8 +35,11 @@ class Watch:
     items: Sequence[Reference]
     expected: Mapping[str, Observation]
     state: Path
+    podinfo: Path
+    pending: Pending = field(default_factory=Pending)
     next_solo: float = field(init=False)
     next_width: float = field(init=False)
+    _broken: str | None = None
 
     def __post_init__(self) -> None:
         """Begin at once, and with one reference alone."""
@@ -39,20 +47,30 @@ class Watch:
         self.next_width = self.next_solo + self.asking.read_settings().schedule.solo_interval_seconds
 
     async def run(self) -> None:
-        """Check, users first, until the pass is gone or was only observed and is now to be enforced."""
-        while True:
-            await asyncio.sleep(max(0.0, min(self.next_solo, self.next_width) - time.monotonic()))
-            if not self.passed():
-                return
+        """Check, users first, until the pass is gone or was only observed and is now to be enforced.
+
+        What the controller asks again comes before our own schedule, and once more what was INCONCLUSIVE beside it.
+        """
+        while self.passed():
             now = time.monotonic()
-            if await self.busy():
-                self.next_solo = max(self.next_solo, now + POLL_SECONDS)
-                self.next_width = max(self.next_width, now + POLL_SECONDS)
-                continue
-            if now >= self.next_solo:
-                await self.ask_alone(now)
-            if now >= self.next_width:
-                await self.ask_together(now)
+            item = self.pending.next(self.asked(), self.asking.books.replies, now)
+            due = now if item is not None else min(self.next_solo, self.next_width)
+            if due > now:
+                await asyncio.sleep(min(due - now, POLL_SECONDS))
+            elif await self.busy():
+                await asyncio.sleep(POLL_SECONDS)
+            else:
+                await self.ask(item)
+
+    async def ask(self, item: Again | None) -> None:
+        """Ask what is due, and before it what the controller asks."""
+        now = time.monotonic()
+        if item is not None and await self.ask_again(item, now):
+            return  # others that were never asked come before our own schedule, too
+        if now >= self.next_solo:
+            await self.ask_alone(now)
+        if now >= self.next_width:
+            await self.ask_together(now)
 
     def passed(self) -> bool:
         """Return whether the gate's pass is still enough."""
@@ -66,6 +84,42 @@ class Watch:
             return False
         self.asking.exported.skipped.labels(BUSY).inc()
         return True
+
+    def asked(self) -> list[Again]:
+        """Return what the controller asks again; what cannot be read is said once and asks nothing."""
+        try:
+            items, self._broken = read_asked(self.podinfo), None
+        except ValueError as error:
+            if self._broken != str(error):
+                log.warning("asked again, and not understood", error=str(error))
+            items, self._broken = [], str(error)
+        return items
+
+    async def ask_again(self, item: Again, now: float) -> bool:
+        """Ask what a peer diverged on; return whether it was the first attempt at it."""
+        books, first = self.asking.books, self.pending.is_new(item)
+        self.pending.put_off(item, now)
+        chosen = question(
+            item,
+            self.items,
+            self.expected,
+            widest=min(NARROW, self.asking.attested.plan.model.max_num_seqs),
+            traced=self.asking.traced(),
+            turn=books.turn + self.pending.attempts[item.evidence],
+        )
+        if chosen is None:
+            books.reply(unknown(item))
+            return first
+        if chosen.cell is not None:
+            rounds = await self.asking.timed(chosen.cell.run(self.asking.prober(), PLUG_TOKENS))
+        else:
+            answer = self.expected[chosen.reference.name]
+            rounds = await self.asking.alone(chosen.reference, answer, twice=chosen.twice)
+        books.keep(rounds)
+        found = reply(item, chosen, rounds)
+        log.info("asked again", evidence=item.evidence, verdict=str(found.verdict), reason=found.reason)
+        books.reply(found)
+        return first
 
     async def ask_alone(self, now: float) -> None:
         """Ask the next reference alone; before all others one that differed, as long as that is all that is known."""
