@@ -10,7 +10,7 @@ import signal
 import socket
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -37,7 +37,7 @@ from detinf.documents import (
     seal,
 )
 from detinf.guard.install import install
-from detinf.probe import app, lifetime
+from detinf.probe import app, lifetime, watching
 from detinf.probe.app import Probe
 from detinf.probe.readiness import Files, not_ready
 from detinf.probe.server import ProbeServer
@@ -66,6 +66,8 @@ class EnginePod:
     session: aiohttp.ClientSession
     environment: dict[str, str]
     guard: asyncio.subprocess.Process | None = None
+    end_probe: Callable[[], Awaitable[None]] = field(kw_only=True)
+    """Ends the probe that was there from the start."""
 
     async def start_engine(self) -> None:
         """Start the engine container's process."""
@@ -205,8 +207,8 @@ async def running_probe(pod_folder: Path, engine_url: str) -> AsyncIterator[str]
     server = ProbeServer(not_ready=lambda: not_ready(files), report=probe.report, refresh_metrics=probe.metrics)
     runner = web.AppRunner(server.application(), access_log=None, shutdown_timeout=1)
     await runner.setup()
-    await web.TCPSite(runner, "127.0.0.1", 0).start()
     following = asyncio.create_task(probe.run())
+    await web.TCPSite(runner, "127.0.0.1", 0).start()
     try:
         yield f"http://127.0.0.1:{runner.addresses[0][1]}"
     finally:
@@ -219,7 +221,7 @@ async def running_probe(pod_folder: Path, engine_url: str) -> AsyncIterator[str]
 @pytest.fixture
 async def engine_pod(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[EnginePod]:
     """A pod with an engine that was started, and a probe beside it that looks at files and a starting engine often."""
-    for module in (app, lifetime):
+    for module in (app, lifetime, watching):
         monkeypatch.setattr(module, "POLL_SECONDS", 0.05)
     for name in ("shared", "state", "baselines", "podinfo", "guard", "bin"):
         (tmp_path / name).mkdir()
@@ -242,8 +244,9 @@ async def engine_pod(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIt
     }
     with _held_port() as port:
         url = f"http://127.0.0.1:{port}"
-        async with aiohttp.ClientSession() as session, running_probe(tmp_path, url) as probe_url:
-            pod = EnginePod(tmp_path, port, url, probe_url, session, environment)
+        async with aiohttp.ClientSession() as session, contextlib.AsyncExitStack() as probe:
+            probe_url = await probe.enter_async_context(running_probe(tmp_path, url))
+            pod = EnginePod(tmp_path, port, url, probe_url, session, environment, end_probe=probe.aclose)
             await pod.start_engine()
             try:
                 yield pod

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import json
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,8 +12,10 @@ from pathlib import Path
 import pytest
 from virtual_engine import VirtualEngine, drive
 
+from detinf.api.names import ANNOTATION_AGAIN
 from detinf.api.types import Promise
-from detinf.documents import Plan, PodIdentity, ProbeSettings, Reference, Verdict
+from detinf.documents import Again, AskedAgain, Plan, PodIdentity, ProbeSettings, Reference, Verdict
+from detinf.probe import watching
 from detinf.probe.attested import Attested
 from detinf.probe.client import EngineClient
 from detinf.probe.delivery import Delivery
@@ -66,10 +69,13 @@ async def gated(
     seqs: int = 32,
     traced: bool = True,
     promise: Promise = Promise.TOKENS_AND_LOGPROBS,
+    interval: int = 0,
 ) -> AsyncIterator[Gated]:
     settings = ProbeSettings.parse((DOCUMENTS / "probe-settings.json").read_bytes())
     gate = settings.gate.model_copy(update={"widths": widths})
-    schedule = settings.schedule.model_copy(update={"solo_interval_seconds": 0, "width_interval_seconds": 0})
+    schedule = settings.schedule.model_copy(
+        update={"solo_interval_seconds": interval, "width_interval_seconds": interval}
+    )
     settings = settings.model_copy(update={"gate": gate, "schedule": schedule, "promise": promise})
     plan = Plan.parse((DOCUMENTS / "plan.json").read_bytes())
     plan = plan.model_copy(update={"model": plan.model.model_copy(update={"max_model_len": CONTEXT})})
@@ -95,6 +101,7 @@ async def gated(
             client=client,
             delivery=Delivery(folder),
             state=folder,
+            podinfo=folder / "podinfo",
             trace=Trace(ring, BOOT),
             read_settings=lambda: settings,
             exported=Exported(),
@@ -172,7 +179,7 @@ async def test_answers_given_alone_are_shown_by_their_digests(tmp_path: Path, pr
     async with gated(tmp_path, [], promise=promise) as found:
         item = found.items[0]
         for reference in [*found.items[: MOST_ANSWERS + 1], item]:
-            await found.lifetime.alone(reference, found.expected[reference.name], twice=False)
+            await found.lifetime.asking.alone(reference, found.expected[reference.name], twice=False)
         known = {
             reference.name: digests(reference.prompt_ids, found.expected[reference.name]) for reference in found.items
         }
@@ -182,7 +189,7 @@ async def test_answers_given_alone_are_shown_by_their_digests(tmp_path: Path, pr
         }
         assert found.shown() == right
         found.server.active.switch(["F20"])  # other bits, the same tokens
-        (outcome,) = await found.lifetime.alone(item, found.expected[item.name], twice=False)
+        (outcome,) = await found.lifetime.asking.alone(item, found.expected[item.name], twice=False)
         if promise is Promise.TOKENS:
             assert outcome.verdict is Verdict.PASS
             assert found.shown() == right
@@ -193,8 +200,109 @@ async def test_answers_given_alone_are_shown_by_their_digests(tmp_path: Path, pr
             assert seen != right[item.name]
         found.server.active.switch(["status:503"])
         before = found.shown()
-        await found.lifetime.alone(item, found.expected[item.name], twice=False)
+        await found.lifetime.asking.alone(item, found.expected[item.name], twice=False)
         assert found.shown() == before
+
+
+async def test_evidence_tells_how_many_users_were_answered_since_the_cell_was_right(tmp_path: Path) -> None:
+    async with gated(tmp_path, [2]) as found:
+        asking, books = found.lifetime.asking, found.lifetime.books
+        books.served.begin((await asking.client.look()).others)
+        item, other = found.items[:2]
+        cells = disturbances(found.items, found.expected, [2], 0, traced=True)
+        url = asking.client.base_url
+        async with EngineClient(url, "sim", boot=BOOT) as user:
+            await asyncio.gather(*(user.ask(item) for _ in range(4)))
+            await asking.client.ask(other)  # ours, and no user's
+            books.keep(await asking.alone(item, found.expected[item.name]))
+            await asyncio.gather(*(user.ask(item) for _ in range(3)))
+            found.server.active.switch(["F20"])
+            books.keep(await asking.alone(item, found.expected[item.name]))
+            assert books.evidence is not None
+            assert (books.evidence.relation, books.evidence.answered) == ("S02", 3)
+            cell = next(item for item in books.ledger.listed() if item.relation == "S02")
+            assert books.evidence.clean_unix == cell.last_pass_unix
+            await user.ask(item)
+            books.keep(await asking.timed(cells[0].run(asking.prober(), IDLE_PLUG_TOKENS)))
+        (further,) = books.further
+        assert (further.relation, further.answered, further.clean_unix) == ("S03", 8, None)
+
+
+async def test_plug_and_answers_that_broke_on_their_way_are_our_own_too(tmp_path: Path) -> None:
+    async with gated(tmp_path, []) as found:
+        client = found.lifetime.asking.client
+        assert (await client.look()).others == 0
+        await client.plug(100, found.items[0])
+        await client.ask_list([found.items[3], found.items[3]])
+        found.server.active.switch(["truncate"])
+        assert not isinstance(await client.ask(found.items[0]), Observation)
+        found.server.active.switch([])
+        assert (await client.look()).others == 0
+
+
+def annotate(folder: Path, item: Again) -> None:
+    """Write the pod's annotations as the kubelet does; of such text Go's quotes are JSON's."""
+    text = AskedAgain(items=[item]).canonical().decode()
+    draft = folder / "podinfo.draft"
+    draft.write_text(f"{ANNOTATION_AGAIN}={json.dumps(text)}", encoding="utf-8")
+    (folder / "podinfo").mkdir(exist_ok=True)
+    draft.replace(folder / "podinfo" / "annotations")
+
+
+@pytest.fixture
+def often(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(watching, "POLL_SECONDS", 0.02)
+
+
+def crowd(found: Gated, tokens: int) -> None:
+    """Let users' requests wait for the engine: it runs one at a time, for so many tokens each."""
+    found.server.active.switch(["serialise"])
+    for number in range(3):
+        found.server.engine.submit(Request(f"tenant-{number}", found.items[0].prompt_ids, max_tokens=tokens))
+    found.server.work.set()
+
+
+@pytest.mark.usefixtures("often")
+async def test_nothing_is_asked_while_users_wait_and_at_once_when_they_do_not(tmp_path: Path) -> None:
+    async with gated(tmp_path, [2], interval=3600) as found:
+        write_pass(tmp_path, GatePass(BOOT, "plan", "fingerprint", "baseline"))
+        books = found.lifetime.books
+        crowd(found, 3000)
+        annotate(tmp_path, Again(evidence="e", relation="S02", condition="solo", reference=found.items[0].name))
+        own = found.lifetime.client.tokens_sent
+        skipped = found.lifetime.exported.skipped.labels("busy")
+        watch = asyncio.create_task(found.lifetime.watch(found.items, found.expected))
+        async with asyncio.timeout(60):
+            while skipped._value.get() < 5:
+                assert not watch.done()
+                await asyncio.sleep(0.01)
+            assert (books.replies, found.lifetime.client.tokens_sent) == ({}, own)
+            for number in range(3):
+                found.server.engine.abort(f"tenant-{number}")
+            while "e" not in books.replies:
+                assert not watch.done()
+                await asyncio.sleep(0.01)
+        watch.cancel()
+        assert books.replies["e"].verdict is Verdict.PASS
+
+
+@pytest.mark.usefixtures("often")
+async def test_item_is_asked_before_its_turn_would_have_come(tmp_path: Path) -> None:
+    """The schedule asks one reference alone at its start, and the next one in an hour."""
+    async with gated(tmp_path, [2], interval=3600) as found:
+        write_pass(tmp_path, GatePass(BOOT, "plan", "fingerprint", "baseline"))
+        books = found.lifetime.books
+        watch = asyncio.create_task(found.lifetime.watch(found.items, found.expected))
+        async with asyncio.timeout(60):
+            while ("S02", "solo") not in books.ledger.cells:
+                await asyncio.sleep(0.01)
+            annotate(tmp_path, Again(evidence="e", relation="S03", condition="width=2", reference=found.items[3].name))
+            while books.replies.get("e") is None or books.replies["e"].verdict is Verdict.INCONCLUSIVE:
+                assert not watch.done()
+                await asyncio.sleep(0.01)
+        watch.cancel()
+        assert books.replies["e"].verdict is Verdict.PASS
+        assert books.ledger.cells["S03", "width=2"].passes >= 2
 
 
 def test_cohort_of_the_widest_gate_forms_though_it_takes_long_to_arrive() -> None:

@@ -11,6 +11,8 @@ import pytest
 from detinf.api.names import REFERENCES_KEY
 from detinf.api.types import ProbeMode
 from detinf.documents import NotApplicable, Phase, ProbeSettings, Report, StimulusWitness, Verdict
+from detinf.probe.books import MOST_FURTHER
+from detinf.probe.kept import BOOKS_FILE, Kept
 from detinf.probe.readiness import read_pass
 
 
@@ -166,6 +168,47 @@ async def test_fault_while_serving_becomes_evidence(
     assert report.ready
 
 
+@pytest.mark.parametrize(
+    ("fault", "start", "words"),
+    [
+        ("F20", "drift", ["baseline when it is alone"]),  # alone, too
+        ("F01", "batch width", ["alone it is right", "clean since at width=2"]),  # from 9 requests up
+    ],
+)
+async def test_hint_comes_to_say_what_the_fault_is_by_what_was_looked_at_since(
+    engine_pod: Any, fault: str, start: str, words: list[str]
+) -> None:
+    await engine_pod.qualify()
+    await engine_pod.until_phase(Phase.PASSED)
+    await engine_pod.switch(fault)
+
+    async def told() -> Report | None:
+        report: Report = await engine_pod.report()
+        if report.evidence is None:
+            return None
+        hint = report.hint or report.evidence.hint
+        return report if hint.startswith(start) and all(item in hint for item in words) else None
+
+    report = await engine_pod.until(told)
+    assert report.hint != report.evidence.hint
+
+
+async def test_divergences_of_other_cells_are_reported_beside_the_first(engine_pod: Any) -> None:
+    await engine_pod.qualify()
+    await engine_pod.until_phase(Phase.PASSED)
+    await engine_pod.switch("F22")  # whatever runs together
+
+    async def all_of_them() -> Report | None:
+        report: Report = await engine_pod.report()
+        return report if len(report.further or ()) == MOST_FURTHER else None
+
+    report = await engine_pod.until(all_of_them)
+    listed = [report.evidence, *report.further]
+    assert len({(item.relation, item.condition) for item in listed}) == 1 + MOST_FURTHER
+    assert [item.detected_unix for item in listed] == sorted(item.detected_unix for item in listed)
+    assert {item.boot for item in listed} == {report.boot}
+
+
 async def test_fault_at_the_gate_never_serves(engine_pod: Any) -> None:
     await engine_pod.qualify()
     await engine_pod.until_phase(Phase.PASSED)
@@ -253,6 +296,76 @@ async def test_restarted_probe_repeats_no_gate_for_the_same_boot(engine_pod: Any
         report = await engine_pod.until_phase(Phase.PASSED)
     assert report.ready
     assert (tmp_path / "state" / "gate.json").stat().st_mtime_ns == gate
+
+
+async def test_restarted_probe_goes_on_with_the_books_of_its_boot_and_another_boot_begins_anew(engine_pod: Any) -> None:
+    await engine_pod.qualify()
+    await engine_pod.until_phase(Phase.PASSED)
+    await engine_pod.switch("F22")
+
+    async def diverged() -> Report | None:
+        report: Report = await engine_pod.report()
+        return report if report.evidence and report.further else None
+
+    await engine_pod.until(diverged)
+    await engine_pod.switch()  # it is well again: what is not remembered now is lost
+    await engine_pod.end_probe()
+    last = Kept.parse((engine_pod.folder / "state" / BOOKS_FILE).read_bytes())
+    async with engine_pod.another_probe() as url:
+        engine_pod.probe_url = url
+        report = await engine_pod.report()  # the very first
+        assert report.ready
+        assert (report.boot, report.baseline_digest) == (last.boot, last.baseline_digest)
+        assert (report.evidence, report.further) == (last.evidence, last.further)
+        assert report.cells == last.cells
+        await engine_pod.until_phase(Phase.PASSED)
+
+        async def goes_on() -> Report | None:
+            report: Report = await engine_pod.report()
+            passes = {(cell.relation, cell.condition): cell.passes for cell in report.cells}
+            before = {(cell.relation, cell.condition): cell.passes for cell in last.cells}
+            return report if passes["S02", "solo"] > before["S02", "solo"] else None
+
+        report = await engine_pod.until(goes_on)
+        assert report.evidence == last.evidence
+        await engine_pod.end_engine()
+        await engine_pod.start_engine()
+
+        async def other_boot() -> Report | None:
+            report: Report = await engine_pod.report()
+            return report if report.boot not in {None, last.boot} else None
+
+        report = await engine_pod.until(other_boot)
+        assert (report.evidence, report.further, report.hint) == (None, None, None)
+        assert {cell.fails for cell in report.cells} <= {0}
+
+
+async def test_restarted_probe_does_not_ask_an_engine_that_failed_its_gate_once_more(engine_pod: Any) -> None:
+    await engine_pod.qualify()
+    await engine_pod.until_phase(Phase.PASSED)
+    await engine_pod.end_engine()
+    engine_pod.environment["DETINF_SIM_FAULTS"] = "F01"
+    await engine_pod.start_engine()
+    failed = await engine_pod.until_phase(Phase.GATE_FAILED)
+    await engine_pod.switch()  # a gate would pass now
+    await engine_pod.end_probe()
+    async with engine_pod.another_probe() as url:
+        engine_pod.probe_url = url
+        again = await engine_pod.until_phase(Phase.GATE_FAILED)
+        assert not again.ready
+        assert (again.evidence, again.cells, again.reasons[0]) == (failed.evidence, failed.cells, failed.reasons[0])
+
+
+async def test_broken_books_are_none_and_the_gates_pass_stands(engine_pod: Any) -> None:
+    await engine_pod.qualify()
+    await engine_pod.until_phase(Phase.PASSED)
+    await engine_pod.end_probe()
+    (engine_pod.folder / "state" / BOOKS_FILE).write_bytes(b"{")
+    async with engine_pod.another_probe() as url:
+        engine_pod.probe_url = url
+        report = await engine_pod.report()
+        assert (report.ready, report.cells) == (True, [])
+        await engine_pod.until_phase(Phase.PASSED)
 
 
 async def test_gate_sees_a_fault_that_only_a_mixed_step_shows(engine_pod: Any) -> None:

@@ -9,7 +9,8 @@ from soaking import SETTINGS, Known, Setting, know, soak
 from virtual_engine import drive
 
 from detinf.documents import Verdict
-from detinf.probe.reasons import Reason
+from detinf.probe.exported import outcomes
+from detinf.probe.reasons import INCONCLUSIVE, Reason
 
 COHORTS = ("S03", "S04", "S05")
 
@@ -29,6 +30,9 @@ def test_unhelpful_engines_never_fail_and_were_unhelpful_in_every_way(known: Kno
         *(Reason.GARBAGE, Reason.FINISH_REASON, Reason.PRECISION_LOST, Reason.FLOOR_VALUE),
         *(Reason.ENGINE_CHANGED, Reason.NOT_BATCHED, Reason.METRICS_MISSING, Reason.TRACE_MISSING),
     }
+    # Each of these outcomes has a series that is there with 0 before it happens.
+    counted = {(relation, verdict, str(reason)) for relation in INCONCLUSIVE for verdict, reason in outcomes(relation)}
+    assert {(relation, verdict.lower(), reason) for relation, verdict, reason in tally.rounds} <= counted
 
 
 @pytest.mark.parametrize(("name", "share"), [("idle", 0.95), ("loaded", 0.90)])

@@ -42,3 +42,5 @@ class Attestation(Document):
     """What a process of the engine found: JSON text by configuration path or symbol."""
     counters: dict[str, dict[str, str]] | None = None
     """Of the guard: error counters by NPU as npu-smi printed them when the engine started; volatile, never hashed."""
+    boards: dict[str, dict[str, str]] | None = None
+    """Of the guard: by NPU what tells it from others, as npu-smi printed it; never hashed, replicas differ in it."""

@@ -89,6 +89,7 @@ def write(
     checks: list[str],
     observed: dict[str, str] | None = None,
     counters: dict[str, dict[str, str]] | None = None,
+    boards: dict[str, dict[str, str]] | None = None,
 ) -> None:
     """Write the attestation of a process.
 
@@ -102,6 +103,7 @@ def write(
         checks: names of the checks that held.
         observed: JSON text by configuration path or symbol.
         counters: error counters by NPU.
+        boards: by NPU what tells it from others.
 
     Raises:
         RefusedError: where the folder cannot be written.
@@ -123,6 +125,8 @@ def write(
         document["observed"] = observed
     if counters:
         document["counters"] = counters
+    if boards:
+        document["boards"] = boards
     _put(Path(attestation_path(process, str(shared))), encode(document))
 
 

@@ -12,6 +12,7 @@ from typing import Any
 
 from detinf.guard import (
     attestation,
+    boards,
     counters,
     devices,
     download,
@@ -111,6 +112,7 @@ def attest(plan: Plan, start: Start, after: Facts, shared: Path) -> None:
         vocabulary=after.vocabulary,
         placement=after.placement,
         counters=counters.read(after.placement["physicalIds"]),
+        boards=boards.read(after.placement["physicalIds"]),
         checks=[
             *("plan", "command", "environment", "devices", "files", "packages"),
             *(["download"] if plan.download else []),

@@ -12,7 +12,7 @@ SHARED_DIR = "/detinf/shared"
 """emptyDir; written by the engine container (attestations), mounted read-only in the probe."""
 
 STATE_DIR = "/detinf/state"
-"""emptyDir; the probe's alone: which boot passed the gate."""
+"""emptyDir; the probe's alone: which boot passed the gate, and its books."""
 
 PLAN_PATH = "/detinf/plan/plan.json"
 """The plan's ConfigMap."""

@@ -1,5 +1,5 @@
 """The probe: asks the engine beside it, compares bits, proves that its tests had force, and says so.
 
-``observation``, ``comparison``, ``witness``, ``verdict``, ``coverage`` and ``references`` are pure; ``client`` and
-``server`` are HTTP; ``lifetime`` is what happens from the start of an engine to its end.
+``observation``, ``comparison``, ``witness``, ``verdict``, ``coverage``, ``hints``, ``again`` and ``references`` are
+pure; ``client`` and ``server`` are HTTP; ``lifetime`` is what happens from the start of an engine to its end.
 """

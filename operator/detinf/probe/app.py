@@ -7,14 +7,16 @@ import asyncio
 import contextlib
 import os
 import signal
+import socket
 from pathlib import Path
 
 import structlog
 from aiohttp import web
-from prometheus_client import generate_latest
+from prometheus_client import disable_created_metrics, generate_latest
 
-from detinf.documents import DocumentError, Phase, PodIdentity, ProbeSettings, Report
+from detinf.documents import Again, DocumentError, Phase, PodIdentity, ProbeSettings, Report
 from detinf.guard import layout
+from detinf.probe.again import read_asked
 from detinf.probe.attested import Attested, present, read_attested
 from detinf.probe.client import EngineClient
 from detinf.probe.delivery import Delivery
@@ -31,13 +33,23 @@ log = structlog.get_logger()
 class Probe:
     """What the process knows: its files, and the lifetime that runs now."""
 
-    def __init__(self, *, files: Files, settings: Path, delivery: Path, engine_url: str, pod: PodIdentity) -> None:
+    def __init__(
+        self,
+        *,
+        files: Files,
+        settings: Path,
+        delivery: Path,
+        engine_url: str,
+        pod: PodIdentity,
+        node: str | None = None,
+    ) -> None:
         """Keep the paths; nothing is read yet."""
         self.files = files
         self.settings_path = settings
         self.delivery = Delivery(delivery)
         self.engine_url = engine_url
         self.pod = pod
+        self.node = node
         self.exported = Exported()
         self.lifetime: Lifetime | None = None
         self.waiting_for: list[str] = []
@@ -74,7 +86,7 @@ class Probe:
             plan_digest=lifetime.attested.plan_digest,
             fingerprint=lifetime.attested.fingerprint,
             references_digest=lifetime.books.references_digest,
-            baseline_digest=lifetime.baseline_digest,
+            baseline_digest=lifetime.books.baseline_digest,
             phase=lifetime.phase,
             ready=not reasons,
             reasons=[*lifetime.problems, *reasons] if reasons else [],
@@ -82,8 +94,17 @@ class Probe:
             candidate=lifetime.candidate,
             cells=lifetime.books.ledger.listed(),
             evidence=lifetime.books.evidence,
+            further=lifetime.books.further or None,
+            hint=lifetime.books.hint(),
             hardware=lifetime.attested.hardware,
+            replies=lifetime.books.replies_to(self.asked()) or None,
         )
+
+    def asked(self) -> list[Again]:
+        """Return what the controller asks again as of now; a broken annotation asks nothing, and the watch says so."""
+        with contextlib.suppress(ValueError):
+            return read_asked(self.files.podinfo)
+        return []
 
     def metrics(self, now: int) -> bytes:
         """Return the metrics page as of now."""
@@ -123,9 +144,11 @@ class Probe:
             client=client,
             delivery=self.delivery,
             state=self.files.state,
+            podinfo=self.files.podinfo,
             trace=Trace(self.files.shared / layout.TRACE_NAME, attested.boot),
             read_settings=self.read_settings,
             exported=self.exported,
+            node=self.node,
         )
         task = asyncio.create_task(self.lifetime.run())
         try:
@@ -136,29 +159,15 @@ class Probe:
                     task.result()
         finally:
             task.cancel()
+            await asyncio.wait([task])  # and not the task itself: our own cancellation would look like its
             with contextlib.suppress(asyncio.CancelledError):
-                await task
+                task.result()
             self.lifetime = None
             self.exported.gate.set(0)
 
 
-def parser() -> argparse.ArgumentParser:
-    """Return the command line; its defaults are a pod's paths."""
-    top = argparse.ArgumentParser(prog="detinf.probe", description="The probe beside an engine.")
-    top.add_argument("--plan", type=Path, default=Path(layout.PLAN_PATH))
-    top.add_argument("--settings", type=Path, default=Path(layout.SETTINGS_PATH))
-    top.add_argument("--delivery-dir", type=Path, default=Path(layout.DELIVERY_DIR))
-    top.add_argument("--shared-dir", type=Path, default=Path(layout.SHARED_DIR))
-    top.add_argument("--state-dir", type=Path, default=Path(layout.STATE_DIR))
-    top.add_argument("--podinfo-dir", type=Path, default=Path(layout.PODINFO_DIR))
-    top.add_argument("--engine-url", default=f"http://127.0.0.1:{layout.ENGINE_PORT}")
-    top.add_argument("--host", default="0.0.0.0")  # noqa: S104 - the kubelet and the controller come from outside
-    top.add_argument("--port", type=int, default=layout.PROBE_PORT)
-    return top
-
-
-async def serve(options: argparse.Namespace) -> None:
-    """Hold the port, then follow the engine until SIGTERM."""
+async def serve(options: argparse.Namespace, listener: socket.socket) -> None:
+    """Answer at a port that is held, and follow the engine until SIGTERM."""
     stop = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
@@ -169,14 +178,20 @@ async def serve(options: argparse.Namespace) -> None:
         uid=os.environ.get("POD_UID", ""),
     )
     probe = Probe(
-        files=files, settings=options.settings, delivery=options.delivery_dir, engine_url=options.engine_url, pod=pod
+        files=files,
+        settings=options.settings,
+        delivery=options.delivery_dir,
+        engine_url=options.engine_url,
+        pod=pod,
+        node=os.environ.get("NODE_NAME") or None,
     )
     server = ProbeServer(not_ready=lambda: not_ready(files), report=probe.report, refresh_metrics=probe.metrics)
     runner = web.AppRunner(server.application(), access_log=None, shutdown_timeout=1)
     await runner.setup()
-    await web.TCPSite(runner, options.host, options.port).start()
-    log.info("listening", port=options.port)
+    # Before anybody is answered: the first report has what a probe before this one left on the books.
     following = asyncio.create_task(probe.run())
+    await web.SockSite(runner, listener).start()
+    log.info("listening", port=options.port)
     stopping = asyncio.create_task(stop.wait())
     try:
         await asyncio.wait([following, stopping], return_when=asyncio.FIRST_COMPLETED)
@@ -189,8 +204,10 @@ async def serve(options: argparse.Namespace) -> None:
         await runner.cleanup()
 
 
-def main(arguments: list[str] | None = None) -> int:
-    """Run the probe."""
+def main(options: argparse.Namespace, listener: socket.socket) -> int:
+    """Run the probe with its command line's options (``port.parser``) and a socket that listens (``port.held``)."""
+    # As many series again, of which nobody has a use.
+    disable_created_metrics()  # type: ignore[no-untyped-call]
     structlog.configure(
         processors=[
             structlog.processors.add_log_level,
@@ -199,5 +216,5 @@ def main(arguments: list[str] | None = None) -> int:
             structlog.processors.JSONRenderer(),
         ]
     )
-    asyncio.run(serve(parser().parse_args(arguments)))
+    asyncio.run(serve(options, listener))
     return 0

@@ -27,6 +27,8 @@ class Attested:
     """What the guard read of the hardware, driver and firmware also where they are no part of the identity."""
     counters: dict[str, dict[str, str]] | None = None
     """Error counters by NPU when the engine started."""
+    boards: dict[str, dict[str, str]] | None = None
+    """By NPU what tells it from others."""
 
 
 def read_attested(plan_path: Path, shared: Path) -> Attested | list[str]:
@@ -62,6 +64,7 @@ def read_attested(plan_path: Path, shared: Path) -> Attested | list[str]:
         {key: first.placement.get(key) for key in ("driver", "firmware")}
         | (hardware if isinstance(hardware, dict) else {}),
         first.counters,
+        first.boards,
     )
 
 

@@ -59,6 +59,8 @@ class EngineClient:
         self.boot = boot
         self.tokens_sent = 0
         self.tokens_received = 0
+        self.finished = 0
+        """Requests of ours that the engine has answered."""
         self._salts = itertools.count()
         self._salt = secrets.token_hex(6)
         self._session: aiohttp.ClientSession | None = None
@@ -125,6 +127,8 @@ class EngineClient:
         try:
             headers = {"X-Request-Id": request_id} if request_id else None
             async with self.session.post(f"{self.base_url}/v1/completions", json=body, headers=headers) as response:
+                # Its head comes when it is whole: the engine has counted it, whatever becomes of the rest of it.
+                self.finished += _sequences(body) if response.status == 200 else 0
                 data = await response.read()
                 boot = response.headers.get(BOOT_HEADER)
                 status = response.status
@@ -224,6 +228,12 @@ class EngineClient:
             ]
         return [task.result() for task in asked]
 
+    def take_tokens(self) -> tuple[int, int]:
+        """Return the tokens that were (sent, received) since this was last asked."""
+        taken = self.tokens_sent, self.tokens_received
+        self.tokens_sent = self.tokens_received = 0
+        return taken
+
     async def metrics(self) -> Snapshot | None:
         """Return what ``/metrics`` says now, or None where it does not."""
         try:
@@ -246,4 +256,12 @@ class EngineClient:
         except (aiohttp.ClientError, TimeoutError):
             return Look(None, None)
         snapshot = await self.metrics()
-        return Look(EngineIdentity(boot, snapshot.started if snapshot else None), snapshot)
+        if snapshot is None:
+            return Look(EngineIdentity(boot, None), None)
+        others = None if snapshot.finished is None else round(snapshot.finished) - self.finished
+        return Look(EngineIdentity(boot, snapshot.started), snapshot, others)
+
+
+def _sequences(body: dict[str, Any]) -> int:
+    prompt = body["prompt"]
+    return len(prompt) if prompt and isinstance(prompt[0], list) else 1

@@ -34,14 +34,6 @@ class Ledger:
             last_conclusive_unix=now if conclusive else (old.last_conclusive_unix if old else None),
         )
 
-    def failing(self) -> dict[tuple[str, str], bool]:
-        """Return for each cell with a conclusive last round whether it failed."""
-        return {
-            key: cell.verdict is Verdict.FAIL
-            for key, cell in self.cells.items()
-            if cell.verdict is not Verdict.INCONCLUSIVE
-        }
-
     def listed(self) -> list[Cell]:
         """Return the cells in a stable order."""
         return [self.cells[key] for key in sorted(self.cells)]

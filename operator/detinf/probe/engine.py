@@ -35,6 +35,8 @@ class Look:
     """Who answers; None where nobody does."""
     metrics: Snapshot | None
     """What ``/metrics`` says, or None where it does not."""
+    others: int | None = None
+    """Requests that the engine has answered since it started, without ours; None where its counter is not there."""
 
     def changed(self, after: Look) -> str | None:
         """Return how the engine's identity is another in a later look, or None."""

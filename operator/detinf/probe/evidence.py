@@ -6,10 +6,9 @@ from detinf.api.types import Promise
 from detinf.documents import Evidence, PodIdentity
 from detinf.probe.attested import Attested
 from detinf.probe.comparison import compare
-from detinf.probe.coverage import Ledger
 from detinf.probe.digests import digests
 from detinf.probe.observation import from_answer
-from detinf.probe.verdict import Round, hint
+from detinf.probe.verdict import Round
 
 
 def confirm(
@@ -19,13 +18,28 @@ def confirm(
     attested: Attested,
     pod: PodIdentity,
     references_digest: str,
-    ledger: Ledger,
+    hint: str,
     now: int,
+    node: str | None = None,
+    clean: int | None = None,
+    answered: int | None = None,
 ) -> Evidence | None:
     """Return the evidence of a failed round, or None where the stored answers do not differ after all.
 
     Confirmed means: compared once more from what is stored, with the engine's identity unchanged. It does not mean
     reproduced: an intermittent fault would never be confirmed then.
+
+    Args:
+        outcome: the round.
+        promise: what had to be equal.
+        attested: the engine.
+        pod: its pod.
+        references_digest: of the frozen references.
+        hint: where to look first.
+        now: Unix seconds.
+        node: that the pod runs on.
+        clean: when the same cell of this boot passed last, in Unix seconds.
+        answered: requests that others got an answer to since then.
     """
     if outcome.finding is None:
         return None
@@ -52,7 +66,7 @@ def confirm(
         expected=expected,
         observed=observed,
         witness=outcome.witness,
-        hint=hint(outcome.relation, outcome.condition, ledger.failing()),
+        hint=hint,
         detected_unix=now,
         token_position=difference.token_position,
         logprob_position=difference.logprob_position,
@@ -60,4 +74,8 @@ def confirm(
         expected_digests=digests(prompt, asked.expected),
         observed_digests=digests(prompt, outcome.finding.observed),
         counters=attested.counters,
+        node=node,
+        devices=attested.boards,
+        clean_unix=clean,
+        answered=answered,
     )

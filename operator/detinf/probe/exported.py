@@ -2,19 +2,33 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
 from detinf.documents import Verdict
+from detinf.probe.comparison import Observable
 from detinf.probe.coverage import Ledger
 from detinf.probe.digests import digest48
+from detinf.probe.reasons import INCONCLUSIVE, Reason
 from detinf.probe.verdict import Round
 
 MOST_ANSWERS = 16
 """References whose answers are shown."""
 WIDTHS = (1, 2, 4, 8, 16, 32, 64, 128, 256)
 SECONDS = (0.1, 0.3, 1, 3, 10, 30, 100, 300)
+WITNESSES = {"S01": ("W6",), "S02": ("W6",), "S03": ("W0", "W2"), "S04": ("W0",), "S05": ("W0",)}
+"""By relation what a conclusive round of it may be proven by."""
+BUSY = "busy"
+PHASES = ("prefill", "decode")
+
+
+def outcomes(relation: str) -> Iterator[tuple[str, Reason]]:
+    """Yield (verdict, reason) of every outcome that a round of a relation may have."""
+    yield "pass", Reason.EQUAL
+    yield "fail", Reason.DIFFERENT
+    for reason in INCONCLUSIVE[relation]:
+        yield "inconclusive", reason
 
 
 class Exported:
@@ -56,7 +70,7 @@ class Exported:
         self.duration = Histogram(
             "detinf_probe_duration_seconds", "Time of a round.", relation, buckets=SECONDS, registry=self.registry
         )
-        self.tokens = Gauge(
+        self.tokens = Counter(
             "detinf_probe_tokens", "Tokens of the probe's own requests.", ["kind"], registry=self.registry
         )
         self.skipped = Counter("detinf_probe_skipped", "Rounds not run.", ["reason"], registry=self.registry)
@@ -81,9 +95,27 @@ class Exported:
             registry=self.registry,
         )
         self._answered: set[str] = set()
-        for name in ("S01", "S02", "S03", "S04", "S05"):
+        self._begin()
+
+    def _begin(self) -> None:
+        """Show 0 for everything that may be counted: where a series begins with its first event, nobody sees that.
+
+        ``increase()`` of a series that came into being with 1 is 0.
+        """
+        for relation in INCONCLUSIVE:
+            for verdict, reason in outcomes(relation):
+                self.rounds.labels(relation, verdict, str(reason))
+            for observable in Observable:
+                for phase in PHASES:
+                    self.mismatches.labels(relation, str(observable), phase)
             for result in ("equal", "different"):
-                self.comparisons.labels(name, result)
+                self.comparisons.labels(relation, result)
+            for witness in WITNESSES[relation]:
+                self.width.labels(relation, witness)
+            self.duration.labels(relation)
+        for kind in ("prompt", "generated"):
+            self.tokens.labels(kind)
+        self.skipped.labels(BUSY)
 
     def book(self, outcome: Round, *, now: float, seconds: float) -> None:
         """Count a round."""
@@ -104,6 +136,22 @@ class Exported:
         self.comparisons.labels(relation, "different").inc(different)
         if outcome.witness.kind != "None":
             self.width.labels(relation, outcome.witness.kind).observe(outcome.witness.width)
+
+    def count_tokens(self, tokens: tuple[int, int]) -> None:
+        """Count (prompt, generated) tokens of our own requests."""
+        for kind, number in zip(("prompt", "generated"), tokens, strict=True):
+            self.tokens.labels(kind).inc(number)
+
+    def restore(self, ledger: Ledger) -> None:
+        """Show when a probe before this one saw the relations hold last."""
+        for cell in ledger.listed():
+            of_relation = [other for other in ledger.listed() if other.relation == cell.relation]
+            for gauge, times in (
+                (self.last_conclusive, [other.last_conclusive_unix for other in of_relation]),
+                (self.last_pass, [other.last_pass_unix for other in of_relation]),
+            ):
+                if known := [when for when in times if when is not None]:
+                    gauge.labels(cell.relation).set(max(known))
 
     def show_answer(self, reference: str, fingerprint: str, digest: str) -> None:
         """Show the digest of an answer, of the first references alone; a double holds 48 bits exactly."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -25,29 +25,28 @@ from detinf.documents import (
     References,
     Verdict,
 )
+from detinf.probe.asking import NARROW, Asking
 from detinf.probe.attested import Attested
 from detinf.probe.books import Books
 from detinf.probe.client import EngineClient
 from detinf.probe.delivery import Delivery
-from detinf.probe.disturbances import Disturbance, disturbances
-from detinf.probe.excluded import Prefills, excluded
+from detinf.probe.disturbances import Disturbance
 from detinf.probe.exported import Exported
+from detinf.probe.kept import read_kept
 from detinf.probe.observation import Observation, from_answer
 from detinf.probe.readiness import GatePass, forget_pass, read_pass, write_pass
-from detinf.probe.reasons import Reason
+from detinf.probe.reasons import BACK_OFF_SECONDS, Reason
 from detinf.probe.references import comparable, propose_from
-from detinf.probe.relations import IDLE_PLUG_TOKENS, PLUG_TOKENS, Prober
+from detinf.probe.relations import IDLE_PLUG_TOKENS
 from detinf.probe.trace import Trace
 from detinf.probe.verdict import NO_WITNESS, Round, untraced
+from detinf.probe.watching import Watch
 
 POLL_SECONDS = 1.0
 """How often mounted files and a starting engine are looked at again."""
-BACK_OFF_SECONDS = (1, 2, 4, 8, 15, 30)
 REPEATED_AT_GATE = 4
 """References that are also asked twice at the gate; a candidate's answers are all asked twice."""
 
-NARROW = 16
-"""Widths up to which a cohort is also formed while users are served, and proven by metrics alone."""
 ATTEMPTS = 5
 """How often a cell is formed at the gate before the gate begins anew; a difference ends it at once."""
 OUTSIDE = "outside the limits"
@@ -65,20 +64,29 @@ class Lifetime:
     client: EngineClient
     delivery: Delivery
     state: Path
+    podinfo: Path
     trace: Trace
     read_settings: Callable[[], ProbeSettings]
     exported: Exported
+    node: str | None = None
+    """The node that the pod runs on."""
     phase: Phase = Phase.WAITING_FOR_ENGINE
     problems: list[str] = field(default_factory=list)
     proposal: References | None = None
     candidate: Candidate | None = None
-    baseline_digest: str | None = None
-    prefills: Prefills = field(default_factory=Prefills)
     books: Books = field(init=False)
+    asking: Asking = field(init=False)
 
     def __post_init__(self) -> None:
-        """Open the books."""
-        self.books = Books(self.attested, self.pod, self.exported, lambda: self.read_settings().promise)
+        """Open the books, where there are any at the page where a probe before this one left them."""
+        self.books = Books(
+            self.attested, self.pod, self.exported, lambda: self.read_settings().promise, self.node, self.state
+        )
+        kept = read_kept(self.state, self.attested)
+        if kept is not None:
+            log.info("books read", boot=kept.boot, cells=len(kept.cells))
+            self.books.restore(kept)
+        self.asking = Asking(self.attested, self.client, self.trace, self.read_settings, self.exported, self.books)
 
     def enter(self, phase: Phase) -> None:
         """Move to a phase."""
@@ -86,19 +94,18 @@ class Lifetime:
             log.info("phase", boot=self.attested.boot, phase=str(phase))
         self.phase = phase
 
-    def prober(self) -> Prober:
-        """Return the engine with its present promise."""
-        limit = self.attested.plan.model.max_model_len
-        return Prober(self.client, self.read_settings().promise, limit, self.trace, self.prefills)
-
     async def run(self) -> None:
         """Live through the lifetime; ends only by cancellation, or at a failed gate by waiting for its pod's end."""
         self.exported.gate.set(0)
+        if self.books.gate_failed is not None and not self.asking.observing():
+            # It failed before this probe started: asked once more it might be right.
+            await self.failed(self.books.gate_failed)
         await self.until_engine_answers()
         digest, references = await self.until_references()
-        self.books.references_digest = digest
+        self.books.bind(digest)
         baseline_digest, baseline = await self.until_baseline(digest, references)
-        self.candidate, self.baseline_digest = None, baseline_digest
+        self.candidate = None
+        self.books.bind(digest, baseline_digest)
         self.exported.forget_answers()
         self.exported.info.clear()
         self.exported.info.labels(self.attested.fingerprint, digest, baseline_digest).set(1)
@@ -114,13 +121,9 @@ class Lifetime:
             self.exported.gate.set(read_pass(self.state) == passed)
             await self.watch(items, expected)
 
-    def observing(self) -> bool:
-        """Return whether what is found stands in nobody's way, as of now."""
-        return self.read_settings().mode is ProbeMode.OBSERVE
-
     def enough(self, passed: GatePass) -> list[GatePass]:
         """Return the passes that let this boot serve: an enforced one, and an observed one where that is the mode."""
-        return [passed, replace(passed, mode=ProbeMode.OBSERVE)] if self.observing() else [passed]
+        return [passed, replace(passed, mode=ProbeMode.OBSERVE)] if self.asking.observing() else [passed]
 
     # Before the gate -----------------------------------------------------------------------------------------------
 
@@ -128,9 +131,11 @@ class Lifetime:
         """Wait for a healthy engine of this boot."""
         self.enter(Phase.WAITING_FOR_ENGINE)
         while True:
-            identity = (await self.client.look()).identity
+            look = await self.client.look()
+            identity = look.identity
             if identity is not None and identity.boot == self.attested.boot:
                 self.problems = []
+                self.books.served.begin(look.others)
                 return
             if identity is not None:
                 self.problems = [f"the engine answers as boot {identity.boot!r}, attested is {self.attested.boot!r}"]
@@ -213,9 +218,9 @@ class Lifetime:
                     await asyncio.sleep(BACK_OFF_SECONDS[min(attempt, len(BACK_OFF_SECONDS)) - 1])
                 attempt += 1
                 start = time.monotonic()
-                outcome, answer = await self.prober().repeat(reference)
-                self.counted([outcome], start)
-                self.books.book(outcome)
+                outcome, answer = await self.asking.prober().repeat(reference)
+                self.asking.counted([outcome], start)
+                self.keep([outcome])
                 if answer is not None:
                     answers[reference.name] = answer
                 elif outcome.verdict is Verdict.FAIL:
@@ -250,7 +255,7 @@ class Lifetime:
                     await self.fail(outcome)
                 where = f"{outcome.relation} {outcome.condition}"
                 self.problems = [f"gate: {where}: {outcome.verdict}({outcome.reason}): {outcome.detail}"]
-            if self.observing():
+            if self.asking.observing():
                 log.warning("gate observed alone", problems=self.problems)
                 return ProbeMode.OBSERVE
             log.warning("gate repeated", problems=self.problems)
@@ -260,52 +265,29 @@ class Lifetime:
     async def gate_once(self, items: list[Reference], expected: dict[str, Observation]) -> Round | None:
         """Run S01 and S02 on the references, and what runs together; return the first round that stands in the way."""
         for index, reference in enumerate(items):
-            for outcome in await self.alone(reference, expected[reference.name], twice=index < REPEATED_AT_GATE):
-                self.books.book(outcome)
+            rounds = await self.asking.alone(reference, expected[reference.name], twice=index < REPEATED_AT_GATE)
+            self.keep(rounds)
+            for outcome in rounds:
                 if outcome.verdict is not Verdict.PASS:
                     return outcome
-        for cell in self.cells(items, expected, self.widths(wide=self.traced())):
+        for cell in self.asking.cells(items, expected, self.asking.widths(wide=self.asking.traced())):
             outcome = await self.formed(cell)
             # NotMixed has its witness: this scheduler gives a prefill steps of its own, so the cell does not apply.
             if outcome.verdict is not Verdict.PASS and outcome.reason is not Reason.NOT_MIXED:
                 return outcome
-        if not self.traced():
+        if not self.asking.traced():
             wide = [("S03", f"width={width}") for width in self.read_settings().gate.widths if width > NARROW]
             for relation, condition in (*wide, ("S04", "gate"), ("S05", "gate")):
                 self.books.book(untraced(relation, condition))
-        return await self.exclude()
-
-    async def exclude(self) -> Round | None:
-        """Book what the profile says cannot disturb this engine; return what was seen to take place all the same."""
-        listed = self.read_settings().not_applicable
-        if not listed:
-            return None
-        metrics = await self.client.metrics()
-        rounds = [outcome for item in listed for outcome in excluded(item, self.prefills, metrics)]
-        self.books.keep(rounds)
-        return next((outcome for outcome in rounds if outcome.reason is Reason.APPLIES), None)
-
-    def traced(self) -> bool:
-        """Return whether this boot writes a step trace."""
-        return self.trace.position() is not None
-
-    def widths(self, *, wide: bool) -> list[int]:
-        """Return the widths that are wanted; wide ones at the gate alone, where the step trace can prove them."""
-        return [width for width in self.read_settings().gate.widths if wide or width <= NARROW]
-
-    def cells(
-        self, items: list[Reference], expected: dict[str, Observation], widths: list[int], turn: int = 0
-    ) -> list[Disturbance]:
-        """Return the cells of references that run together."""
-        return disturbances(items, expected, widths, turn, traced=self.traced())
+        return await self.asking.exclude()
 
     async def formed(self, cell: Disturbance) -> Round:
         """Run a cell at the gate; what did not come together as wanted is formed again, a few times."""
         attempt = 0
         while True:
             attempt += 1
-            (outcome,) = await self.timed(cell.run(self.prober(), IDLE_PLUG_TOKENS))
-            self.books.book(outcome)
+            (outcome,) = await self.asking.timed(cell.run(self.asking.prober(), IDLE_PLUG_TOKENS))
+            self.keep([outcome])
             if outcome.verdict is Verdict.PASS and not outcome.as_wanted:
                 outcome = replace(
                     outcome,
@@ -317,81 +299,29 @@ class Lifetime:
             if outcome.reason not in {Reason.NOT_BATCHED, Reason.NOT_MIXED} or attempt == ATTEMPTS:
                 return outcome
 
+    def keep(self, rounds: list[Round]) -> None:
+        """Keep rounds before and at the gate, where a difference is the end of the boot, but in Observe."""
+        self.books.keep(rounds, at_gate=not self.asking.observing())
+
     async def fail(self, outcome: Round) -> None:
-        """Keep the evidence and wait: this boot never serves, and the controller replaces its pod.
+        """Wait, with the evidence on the books: this boot never serves, and the controller replaces its pod.
 
         In Observe nobody waits for it: the evidence is reported, and the engine serves.
         """
-        self.books.keep_evidence(outcome)
-        if self.observing():
+        if self.asking.observing():
             log.error("observed alone", detail=outcome.detail)
             return
+        await self.failed(f"gate: {outcome.relation} {outcome.condition}: FAIL: {outcome.detail}")
+
+    async def failed(self, words: str) -> None:
+        """Say that the gate failed, until the boot ends."""
         self.enter(Phase.GATE_FAILED)
-        self.problems = [f"gate: {outcome.relation} {outcome.condition}: FAIL: {outcome.detail}"]
-        log.error("gate failed", detail=self.problems[0])
+        self.problems = [words]
+        log.error("gate failed", detail=words)
         await asyncio.Event().wait()
 
     # After the gate ------------------------------------------------------------------------------------------------
 
     async def watch(self, items: list[Reference], expected: dict[str, Observation]) -> None:
-        """Check for as long as the pass is enough, users first.
-
-        S01 and S02 on one reference, S03 at one width and one other cell at a time.
-        """
-        solo_turn = turn = 0
-        now = time.monotonic()
-        next_solo = now
-        next_width = now + self.read_settings().schedule.solo_interval_seconds
-        while True:
-            await asyncio.sleep(max(0.0, min(next_solo, next_width) - time.monotonic()))
-            settings = self.read_settings()
-            now = time.monotonic()
-            kept = read_pass(self.state)
-            if kept is None or (kept.mode == ProbeMode.OBSERVE and not self.observing()):
-                return  # enforced from now on: the gate has to be passed
-            snapshot = await self.client.metrics()
-            if snapshot is not None and snapshot.waiting:
-                # Freshness decays meanwhile, and says so; a user's request never waits for ours.
-                self.exported.skipped.labels("busy").inc()
-                next_solo = max(next_solo, now + POLL_SECONDS)
-                next_width = max(next_width, now + POLL_SECONDS)
-                continue
-            if now >= next_solo:
-                reference = items[solo_turn % len(items)]
-                solo_turn += 1
-                self.books.keep(await self.alone(reference, expected[reference.name]))
-                next_solo = now + settings.schedule.solo_interval_seconds
-            if now >= next_width:
-                cells = self.cells(items, expected, self.widths(wide=False), turn)
-                widths = [cell for cell in cells if cell.relation == "S03"]
-                others = [cell for cell in cells if cell.relation != "S03"]
-                for listed in filter(None, (widths, others)):
-                    cell = listed[turn % len(listed)]
-                    self.books.keep(await self.timed(cell.run(self.prober(), PLUG_TOKENS)))
-                await self.exclude()
-                turn += 1
-                next_width = now + settings.schedule.width_interval_seconds
-
-    # Asking --------------------------------------------------------------------------------------------------------
-
-    async def alone(self, reference: Reference, answer: Observation, *, twice: bool = True) -> list[Round]:
-        """Ask one reference alone: S02, and S01 where it is asked twice."""
-        prober = self.prober()
-        rounds = await self.timed(prober.solo(reference, answer) if twice else prober.baseline(reference, answer))
-        for outcome in rounds:
-            if outcome.relation == "S02":
-                self.books.show_answer(reference, answer, outcome)
-        return rounds
-
-    async def timed(self, rounds: Awaitable[list[Round] | Round]) -> list[Round]:
-        """Run rounds and count them."""
-        start = time.monotonic()
-        found = await rounds
-        return self.counted([found] if isinstance(found, Round) else found, start)
-
-    def counted(self, rounds: list[Round], start: float) -> list[Round]:
-        """Count rounds that began at a monotonic time."""
-        self.books.count(rounds, time.monotonic() - start)
-        self.exported.tokens.labels("prompt").set(self.client.tokens_sent)
-        self.exported.tokens.labels("generated").set(self.client.tokens_received)
-        return rounds
+        """Check for as long as the pass is enough, users first."""
+        await Watch(self.asking, items, expected, self.state, self.podinfo).run()

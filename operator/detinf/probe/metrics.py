@@ -1,4 +1,4 @@
-"""What one look at an engine's ``/metrics`` says, as far as the witnesses W1, W2, W3 and W6 need it.
+"""What one look at an engine's ``/metrics`` says, as far as the witnesses W1, W2, W3 and W6 and evidence need it.
 
 Names as in vLLM 0.23 to 0.33, where a profile does not say otherwise. Values are summed over data-parallel engines: a
 witness that counts steps then sees more of them than one engine made, which only lowers what it can prove. Histogram
@@ -28,10 +28,13 @@ NAMES = {
     "prefixCacheHits": "vllm:prefix_cache_hits",
     "corrupted": "vllm:corrupted_requests",
     "drafts": "vllm:spec_decode_num_drafts",
+    "finished": "vllm:request_success",
 }
 """The engine's series by the keys of a profile's ``metrics``; counters without ``_total``, as vLLM registers them."""
 FIELDS = {"prefixCacheQueries": "cache_queries", "prefixCacheHits": "cache_hits"}
 GAUGES = ("running", "waiting")
+_ENDED = re.compile(r'[{,]finished_reason="(?:abort|error)"')
+"""Requests that nobody got an answer to (vLLM 0.23 to 0.33, ``FinishReason``)."""
 
 
 @dataclass(frozen=True)
@@ -80,6 +83,8 @@ class Snapshot:
     """Speculative drafts; None without speculative decoding."""
     edges: Mapping[float, float] | None = None
     """Upper edge, inclusive, to how many steps emitted and read at most that many tokens (``iteration_tokens``)."""
+    finished: float | None = None
+    """Requests that were answered, without those that were aborted or failed."""
 
 
 def parse_metrics(text: str, series: Series = VLLM) -> Snapshot | None:
@@ -93,6 +98,8 @@ def parse_metrics(text: str, series: Series = VLLM) -> Snapshot | None:
         value = _number(written)
         if value is None:
             return None
+        if key == "finished" and _ENDED.search(labels):
+            continue
         if key is not None:
             sums[key] = sums.get(key, 0.0) + value
         elif found := _EDGE.search(labels):

@@ -40,6 +40,23 @@ class Reason(StrEnum):
     BUSY = "Busy"
 
 
+NO_ANSWER = (
+    *(Reason.TRANSPORT, Reason.TIMEOUT, Reason.RATE_LIMITED, Reason.UNAVAILABLE, Reason.HTTP_STATUS, Reason.TRUNCATED),
+    *(Reason.GARBAGE, Reason.SHAPE, Reason.FINISH_REASON, Reason.PRECISION_LOST, Reason.FLOOR_VALUE),
+)
+"""Why there was no answer to compare; so may any round end."""
+INCONCLUSIVE: dict[str, tuple[Reason, ...]] = {
+    "S01": (*NO_ANSWER, Reason.ENGINE_CHANGED),
+    "S02": (*NO_ANSWER, Reason.ENGINE_CHANGED),
+    "S03": (*NO_ANSWER, Reason.ENGINE_CHANGED, Reason.NOT_BATCHED, Reason.METRICS_MISSING),
+    "S04": (*NO_ANSWER, Reason.ENGINE_CHANGED, Reason.NOT_BATCHED, Reason.TRACE_MISSING),
+    "S05": (*NO_ANSWER, Reason.ENGINE_CHANGED, Reason.NOT_BATCHED, Reason.TRACE_MISSING, Reason.NOT_MIXED),
+}
+"""By relation the reasons for which one of its rounds may be INCONCLUSIVE."""
+BACK_OFF_SECONDS = (1, 2, 4, 8, 15, 30)
+"""Between what was INCONCLUSIVE and the next attempt at it."""
+
+
 class InconclusiveError(Exception):
     """A comparison that proves nothing, with its reason and what was seen."""
 

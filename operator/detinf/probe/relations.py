@@ -40,6 +40,8 @@ class Run:
     metrics: tuple[Snapshot | None, Snapshot | None]
     changed: str | None
     """How the engine's identity changed; None where it did not."""
+    served: tuple[int | None, int | None]
+    """Requests of others that the engine had answered, before and after."""
 
     @property
     def tokens(self) -> list[int]:
@@ -91,7 +93,8 @@ class Prober:
         sent = Sent((len(reference.prompt_ids),) * times, (reference.max_tokens,) * times)
         witness = company(before.metrics, after.metrics, sent)
         changed = before.changed(after)
-        return judge(relation, SOLO, asked, promise=self.promise, witness=witness, engine_changed=changed)
+        outcome = judge(relation, SOLO, asked, promise=self.promise, witness=witness, engine_changed=changed)
+        return replace(outcome, served=(before.others, after.others))
 
     async def width(
         self, references: Sequence[Reference], expected: Mapping[str, Observation], *, plug_tokens: int = PLUG_TOKENS
@@ -161,7 +164,8 @@ class Prober:
         if window is not None:
             self.prefills.add(window)
         after = await self.client.look()
-        return Run(answers, window, (before.metrics, after.metrics), before.changed(after))
+        looks = (before.metrics, after.metrics)
+        return Run(answers, window, looks, before.changed(after), (before.others, after.others))
 
     def _disturbed(
         self,
@@ -191,7 +195,7 @@ class Prober:
         known = outcome.verdict is Verdict.PASS or (outcome.verdict is Verdict.FAIL and traced)
         if proof.condition is not None and known:
             outcome = replace(outcome, condition=proof.condition)
-        return replace(outcome, as_wanted=proof.as_wanted)
+        return replace(outcome, as_wanted=proof.as_wanted, served=run.served)
 
 
 def _held(reference: Reference, first: Outcome, second: Outcome) -> Asked:

@@ -6,7 +6,7 @@ whether or not the batch formed as intended. Equal answers prove nothing unless 
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from detinf.api.types import Promise
@@ -55,6 +55,10 @@ class Round:
     finding: Finding | None = None
     as_wanted: bool = True
     """Whether it ran as it was asked for (of a width: at least so wide); else a PASS is one of what ran."""
+    references: tuple[str, ...] = ()
+    """Names of those whose answers were compared."""
+    served: tuple[int | None, int | None] = (None, None)
+    """Requests of others that the engine had answered before it and after it; None where that is not known."""
 
 
 def untraced(relation: str, condition: str) -> Round:
@@ -88,8 +92,8 @@ def judge(
     """
 
     def conclude(verdict: Verdict, reason: Reason, detail: str, finding: Finding | None = None) -> Round:
-        count = sum(1 for item in asked if isinstance(item.observed, Observation))
-        return Round(relation, condition, verdict, reason, detail, count, witness, finding)
+        compared = tuple(item.reference.name for item in asked if isinstance(item.observed, Observation))
+        return Round(relation, condition, verdict, reason, detail, len(compared), witness, finding, references=compared)
 
     if engine_changed is not None:
         return conclude(Verdict.INCONCLUSIVE, Reason.ENGINE_CHANGED, engine_changed)
@@ -105,24 +109,3 @@ def judge(
     if not proven:
         return conclude(Verdict.INCONCLUSIVE, missing, witness.detail)
     return conclude(Verdict.PASS, Reason.EQUAL, witness.detail)
-
-
-def hint(relation: str, condition: str, failing: Mapping[tuple[str, str], bool]) -> str:
-    """Return where to look first (probing.md section 10).
-
-    Args:
-        relation: of the difference.
-        condition: of the difference.
-        failing: (relation, condition) to whether its last conclusive round failed.
-    """
-    if relation == "S01":
-        return "run to run: the same request alone gave two answers (atomics, races, HCCL not strict)"
-    if relation == "S02":
-        return "drift: this engine differs from the baseline when it is alone (device, driver, weights, image)"
-    if relation == "S04":
-        return f"tokens in one launch: a kernel chosen by how many tokens a step holds, at {condition}"
-    if relation == "S05":
-        return f"prefill among decodes: attention of a mixed step is another than of decodes alone, at {condition}"
-    passing = [key[1] for key, failed in failing.items() if key[0] == "S03" and not failed]
-    clean = f"; clean at {', '.join(sorted(passing))}" if passing else ""
-    return f"batch width: a kernel or graph bucket chosen by the number of requests, at {condition}{clean}"

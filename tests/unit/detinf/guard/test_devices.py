@@ -14,7 +14,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from detinf.guard import counters, devices
+from detinf.guard import boards, counters, devices
 from detinf.guard.devices import Devices, check, observe, parse_assignments, parse_info, parse_keys, parse_links
 from detinf.guard.errors import RefusedError
 
@@ -93,6 +93,30 @@ def test_npu_that_tells_no_counters_has_none() -> None:
     answers = {"0": sample("npu-smi-ecc.txt"), "1": "This device does not support querying ecc.", "2": None}
     found = counters.read([0, 1, 2], lambda arguments: answers[arguments[4]] if "ecc" in arguments else None)
     assert (len(found["0"]), found["1"], found["2"]) == (8, {}, {})
+
+
+def test_board_and_chip_tell_which_npu_it_is_and_what_the_driver_does_not_tell_is_left_out() -> None:
+    answers = {
+        ("0",): sample("npu-smi-board.txt"),
+        ("0", "0"): sample("npu-smi-board-chip.txt"),
+        ("1",): sample("npu-smi-board.txt").replace("2102XXXXXXXXXXXX", "NA"),
+        ("2",): "This device does not support querying board.",
+    }
+    found = boards.read([0, 1, 2, 3], lambda arguments: answers.get(tuple(arguments[4::2])))
+    assert found == {
+        "0": {
+            "Serial Number": "2102XXXXXXXXXXXX",
+            "PCIe Bus Info": "0000:C1:00.0",
+            "Slot ID": "0",
+            "VDie ID": "1A2B3C4D 20E0B5A1 00000000 00000000 0A180000",
+        },
+        "1": {"PCIe Bus Info": "0000:C1:00.0", "Slot ID": "0"},
+        "2": {},
+        "3": {},
+    }
+    assert boards.parse("\tDie ID                         : V1,010A88C4 00A1A210") == {"Die ID": "V1,010A88C4 00A1A210"}
+    for name in ("npu-smi-ecc.txt", "npu-smi-hccs.txt", "npu-smi-info.txt", "npu-smi-topo.txt"):
+        assert boards.parse(sample(name)) == {}
 
 
 def test_files_of_the_driver_give_their_values() -> None:
@@ -201,6 +225,9 @@ def test_any_output_is_read_or_unknown_and_never_a_crash(text: str) -> None:
     for name, value in counters.parse(text).items():
         assert "\n" not in name + value
         assert len(value) <= counters.LONGEST
+    for name, value in boards.parse(text).items():
+        assert name in boards.TELLING
+        assert 0 < len(value) <= boards.LONGEST
 
 
 @settings(deadline=None)

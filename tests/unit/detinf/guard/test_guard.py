@@ -249,6 +249,20 @@ def test_each_start_has_a_boot_of_its_own_and_the_same_fingerprint(place: Any) -
     assert (first.placement["node"], second.placement["node"]) == ("node-a", "node-b")
 
 
+def test_replicas_on_different_boards_have_the_same_fingerprint(place: Any) -> None:
+    place.write_plan(lambda plan: plan.update(topology={"devices": 2}))
+    seen = []
+    for serial in ("2102A", "2102B"):
+        place.give_devices(range(2))
+        source = (place.folder / "bin/npu-smi").read_text()
+        assert source.count('key("Model", "NA")') == 1
+        place.write_npu_smi(source.replace('key("Model", "NA")', f'key("Serial Number", "{serial}%d" % npu)'))
+        seen.append(place.lifetime())
+    assert [item.boards["1"]["Serial Number"] for item in seen] == ["2102A1", "2102B1"]
+    assert seen[0].fingerprint == seen[1].fingerprint
+    assert all("2102" not in json.dumps(item.identity) for item in seen)
+
+
 def test_what_can_change_a_number_changes_the_attested_fingerprint_and_where_it_runs_does_not(place: Any) -> None:
     def planned(**change: Any) -> None:
         place.write_plan(lambda plan: plan.update(topology={"devices": 4}, **change))

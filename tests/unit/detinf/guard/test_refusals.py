@@ -327,6 +327,9 @@ def test_whole_device_tree_starts_and_is_attested(place: Any) -> None:
     assert seen.counters["0"]["HBM Double Bit Error Count"] == "0"
     assert seen.counters["1"]["hccs health status"] == "OK"
     assert "HBM" not in json.dumps(seen.identity)  # what counts on is no identity
+    assert seen.boards is not None
+    assert sorted(seen.boards) == ["0", "1"]
+    assert seen.boards["1"]["PCIe Bus Info"] == "0000:C2:00.0"
 
 
 def test_engine_with_another_environment_than_the_plans_is_ended_and_not_attested(place: Any, tmp_path: Path) -> None:

@@ -18,7 +18,6 @@ from detinf.documents import (
     Reference,
 )
 from detinf.probe.attested import Attested
-from detinf.probe.coverage import Ledger
 from detinf.probe.digests import digests
 from detinf.probe.evidence import confirm
 from detinf.probe.observation import Observation
@@ -43,7 +42,7 @@ GOOD = Observation((5, 7), (0xBF000000, 0xBF000000), "length", TOP)
 def evidence_of(observed: Observation, promise: Promise = Promise.TOKENS_AND_LOGPROBS) -> tuple[Round, Evidence | None]:
     asked = [Asked(REFERENCE, GOOD, observed)]
     outcome = judge("S03", "width=8", asked, promise=promise)
-    found = confirm(outcome, promise=promise, attested=ATTESTED, pod=POD, references_digest="r", ledger=Ledger(), now=7)
+    found = confirm(outcome, promise=promise, attested=ATTESTED, pod=POD, references_digest="r", hint="there", now=7)
     return outcome, found
 
 
@@ -74,6 +73,24 @@ def test_difference_of_any_observable_is_confirmed_from_its_document(
     assert named == same
 
 
+def test_evidence_names_node_and_devices_and_without_npus_has_none() -> None:
+    assert evidence_of(replace(GOOD, finish_reason="stop"))[1].devices is None
+    boards = {"4": {"Serial Number": "2102X", "PCIe Bus Info": "0000:C5:00.0"}}
+    asked = [Asked(REFERENCE, GOOD, replace(GOOD, finish_reason="stop"))]
+    found = confirm(
+        judge("S02", "solo", asked, promise=Promise.TOKENS),
+        promise=Promise.TOKENS,
+        attested=replace(ATTESTED, boards=boards),
+        pod=POD,
+        references_digest="r",
+        hint="there",
+        now=7,
+        node="node-a",
+    )
+    assert found is not None
+    assert (found.node, found.devices) == ("node-a", boards)
+
+
 def test_equal_answers_are_no_evidence() -> None:
     assert evidence_of(GOOD)[1] is None
 
@@ -82,5 +99,5 @@ def test_difference_that_is_not_in_the_stored_answers_is_not_confirmed() -> None
     outcome, _ = evidence_of(replace(GOOD, token_ids=(5, 9)))
     assert outcome.finding is not None
     other = replace(outcome, finding=replace(outcome.finding, asked=replace(outcome.finding.asked, observed=GOOD)))
-    arguments = {"attested": ATTESTED, "pod": POD, "references_digest": "r", "ledger": Ledger(), "now": 7}
+    arguments = {"attested": ATTESTED, "pod": POD, "references_digest": "r", "hint": "there", "now": 7}
     assert confirm(other, promise=Promise.TOKENS, **arguments) is None

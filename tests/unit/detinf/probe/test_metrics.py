@@ -25,6 +25,12 @@ vllm:prompt_tokens_total{engine="0"} 70
 vllm:num_preemptions_total{engine="0"} 2
 vllm:prefix_cache_queries_total{engine="0"} 60
 vllm:prefix_cache_hits_total{engine="0"} 20
+vllm:request_success_total{engine="0",finished_reason="stop",model_name="m"} 4
+vllm:request_success_total{engine="0",finished_reason="length",model_name="m"} 30
+vllm:request_success_total{engine="0",finished_reason="abort",model_name="m"} 500
+vllm:request_success_total{engine="0",finished_reason="error",model_name="m"} 600
+vllm:request_success_total{engine="0",finished_reason="repetition",model_name="m"} 1
+vllm:request_success_total{finished_reason="length",engine="1"} 7
 process_start_time_seconds 1.7955e+09
 """
 
@@ -35,6 +41,15 @@ def test_page_is_summed_over_engines() -> None:
     assert (snapshot.steps, snapshot.generated, snapshot.running, snapshot.waiting) == (42, 500, 3, 1)
     assert (snapshot.started, snapshot.prompts, snapshot.preemptions) == (1.7955e9, 70, 2)
     assert (snapshot.cache_queries, snapshot.cache_hits, snapshot.corrupted, snapshot.drafts) == (60, 20, None, None)
+
+
+def test_requests_that_nobody_got_an_answer_to_are_not_counted_as_answered() -> None:
+    snapshot = parse_metrics(PAGE)
+    assert snapshot is not None
+    assert snapshot.finished == 42
+    without = parse_metrics("\n".join(line for line in PAGE.splitlines() if "request_success" not in line))
+    assert without is not None
+    assert without.finished is None
 
 
 def test_edges_are_read_and_one_that_not_every_engine_has_is_left_out() -> None:

@@ -11,7 +11,7 @@ from detinf.documents import Reference, Verdict, Witness
 from detinf.probe.coverage import Ledger
 from detinf.probe.observation import Observation
 from detinf.probe.reasons import InconclusiveError, Reason
-from detinf.probe.verdict import Asked, Round, hint, judge
+from detinf.probe.verdict import Asked, Round, judge
 
 GOOD = Observation((1, 2), (0xBF000000, 0xBF000000), "length")
 BAD = replace(GOOD, logprob_bits=(0xBF000000, 0xBF000001))
@@ -63,6 +63,10 @@ def test_finding_names_the_reference_and_both_answers() -> None:
     assert (finding.asked.reference.name, finding.observed, finding.asked.expected) == ("r1", BAD, GOOD)
 
 
+def test_round_names_those_whose_answers_were_compared() -> None:
+    assert judged(GOOD, BROKEN, BAD).references == ("r0", "r2")
+
+
 def test_ledger_counts_and_keeps_the_last_pass() -> None:
     ledger = Ledger()
     ledger.book(judged(GOOD, GOOD), 100)
@@ -75,17 +79,9 @@ def test_ledger_counts_and_keeps_the_last_pass() -> None:
     ledger.book(judged(BAD), 300)
     assert ledger.listed()[0].last_pass_unix == 100
     assert ledger.states(300, 60)["failed"] == 1
-    assert ledger.failing() == {("S03", "width=8"): True}
 
 
 def test_inconclusive_cell_was_never_fresh() -> None:
     ledger = Ledger()
     ledger.book(judged(GOOD, proven=False), 100)
     assert ledger.states(100, 60) == {"fresh": 0, "stale": 0, "failed": 0, "never": 1, "notApplicable": 0}
-
-
-def test_hint_says_which_widths_are_clean() -> None:
-    failing = {("S03", "width=2"): False, ("S03", "width=16"): True}
-    assert "width=16; clean at width=2" in hint("S03", "width=16", failing)
-    assert "run to run" in hint("S01", "solo", {})
-    assert "drift" in hint("S02", "solo", {})
