@@ -91,6 +91,7 @@ class Reason(StrEnum):
     ROLLING_OUT = "RollingOut"
     NO_PLACE = "NoPlace"
     REPLICAS_STARTING = "ReplicasStarting"
+    PROGRESS_DEADLINE_EXCEEDED = "ProgressDeadlineExceeded"
 
     AS_EXPECTED = "AsExpected"
 
@@ -119,6 +120,7 @@ ONLY_A_PERSON_HELPS = frozenset(
         Reason.NOT_ATTESTED,
         Reason.TOPOLOGY_DRIFT,
         Reason.NO_PLACE,
+        Reason.PROGRESS_DEADLINE_EXCEEDED,
         Reason.POD_REFUSED,
         Reason.NO_NODE_MATCHES,
         Reason.CLAIM_MISSING,

@@ -95,7 +95,7 @@ def decide(observed: Observed, settings: OperatorSettings, now: float) -> Decisi
             draining=draining,
             held={index: words for index, words in held.items() if words},
             now=now,
-            stale_after=settings.stale_after_seconds,
+            settings=settings,
         )
         isolated = _isolated_boots(observed, quarantine, outcome)
         return _changed(observed, status), transitions(observed.old_status, status, isolated)

@@ -130,10 +130,14 @@ class Observed:
         """The status that is there."""
         return dict(self.resource.get("status") or {})
 
+    @property
+    def conditions(self) -> list[Mapping[str, Any]]:
+        """The conditions of the status that is there."""
+        return list(self.old_status.get("conditions") or [])
+
     def condition(self, kind: str) -> str | None:
         """Return what a condition of the status that is there says, or None."""
-        listed = self.old_status.get("conditions") or []
-        return next((item.get("status") for item in listed if item.get("type") == kind), None)
+        return next((item.get("status") for item in self.conditions if item.get("type") == kind), None)
 
     @cached_property
     def _listed(self) -> list[Manifest]:

@@ -14,12 +14,14 @@ from detinf.controller.actions import Outcome
 from detinf.controller.builders import url
 from detinf.controller.builders.probe_settings import served_name
 from detinf.controller.children_told import ChildrenTold, children_told
+from detinf.controller.deadline import is_overdue
 from detinf.controller.identity import attested_finding, topology_finding, topology_status
 from detinf.controller.observed import Observed, Replica
 from detinf.controller.qualification import Qualification
 from detinf.controller.quarantine import Quarantine, describe
 from detinf.controller.replica_state import ReplicaState, replica_state
 from detinf.controller.rollout import is_old
+from detinf.controller.settings import OperatorSettings
 from detinf.controller.wanted import Wanted
 from detinf.documents import Cell, Phase, Verdict
 
@@ -204,7 +206,7 @@ def build_status(
     draining: set[int],
     held: Mapping[int, str],
     now: float,
-    stale_after: int,
+    settings: OperatorSettings,
 ) -> dict[str, Any]:
     """Return the status of a resource that is carried out, or whose last valid spec is.
 
@@ -218,7 +220,7 @@ def build_status(
         draining: replicas that make way.
         held: why replicas that serve are not replaced though they are older: there is no place for what would be.
         now: Unix seconds.
-        stale_after: seconds after which a PASS is no proof any more.
+        settings: the chart's: after how long a PASS is no proof any more, and how long a gate may take.
     """
     spec = found.spec
     isolated = quarantine.isolated | {
@@ -239,13 +241,14 @@ def build_status(
         topology_finding(qualification.pinned, replicas),
         attested_finding(replicas, states),
         _qualified(qualification, outcome),
-        invariant(observed, quarantine, isolated, ready, now=now, stale_after=stale_after)
+        invariant(observed, quarantine, isolated, ready, now=now, stale_after=settings.stale_after_seconds)
         if spec.replicas or quarantine.out or observed.uncounted
         else Finding(Type.OUTPUTS_INVARIANT, "Unknown", Reason.SCALED_TO_ZERO, "spec.replicas is 0: raise it to serve"),
         available(spec, ready, states, old, held),
     ]
     settled = len(ready) >= spec.replicas and not old
-    progressing = _progressing(found, settled=settled, old=old, held=held)
+    overdue = is_overdue(observed, spec, now=now, gate_timeout_seconds=settings.gate_timeout_seconds)
+    progressing = _progressing(found, settled=settled, old=old, held=held, stuck=findings[-1] if overdue else None)
     degraded = _degraded(listed, told.finding)
     # A divergence comes before a child that is not as it is wanted, and that before what is merely unproven.
     *earlier, outputs, serving = findings
@@ -297,7 +300,9 @@ def _baseline(observed: Observed, qualification: Qualification, outcome: Outcome
     return qualification.baseline or earlier
 
 
-def _progressing(found: Wanted, *, settled: bool, old: Sequence[int], held: Mapping[int, str]) -> Finding:
+def _progressing(
+    found: Wanted, *, settled: bool, old: Sequence[int], held: Mapping[int, str], stuck: Finding | None
+) -> Finding:
     if found.problems:
         still = "nothing is changed until the spec can be carried out"
         return Finding(Type.PROGRESSING, "False", Reason.INVALID_SPEC, still)
@@ -305,6 +310,9 @@ def _progressing(found: Wanted, *, settled: bool, old: Sequence[int], held: Mapp
         return Finding(Type.PROGRESSING, "False", Reason.NO_PLACE, _held(held))
     if settled:
         return Finding(Type.PROGRESSING, "False", Reason.SETTLED, "all replicas serve the wanted revision")
+    if stuck is not None:
+        words = f"nothing got any further for longer than an engine may load and be gated: {stuck.message}"
+        return Finding(Type.PROGRESSING, "False", Reason.PROGRESS_DEADLINE_EXCEEDED, words)
     if old:
         listed = ", ".join(str(index) for index in old)
         return Finding(Type.PROGRESSING, "True", Reason.ROLLING_OUT, f"replica {listed} is older and is replaced")

@@ -247,6 +247,22 @@ async def place_is_made(fleet: Fleet) -> None:
     fleet.api.nodes[0]["metadata"]["labels"]["example.org/room"] = "none"
 
 
+async def what_holds_a_replica_up_is_mended(fleet: Fleet) -> None:
+    fleet.gating.add("a-2-0")
+    change(fleet, replicas=3)
+    await looks(fleet, 5)
+    assert condition(fleet, "Progressing")["status"] == "True"
+    fleet.tick(3600 + 900 - 60)
+    await looks(fleet, 2)
+    assert condition(fleet, "Progressing")["status"] == "True"
+    fleet.tick(60)
+    await shows(fleet, Reason.PROGRESS_DEADLINE_EXCEEDED, "Stalled")
+    before = list(fleet.api.writes)
+    await looks(fleet, 5)
+    assert fleet.api.writes == before
+    fleet.gating.clear()
+
+
 Remedy = Callable[[Fleet], Awaitable[None]]
 REMEDIES: dict[Reason, tuple[Remedy, ...]] = {
     Reason.INVALID_SPEC: (invalid_spec_is_corrected,),
@@ -275,6 +291,7 @@ REMEDIES: dict[Reason, tuple[Remedy, ...]] = {
     Reason.DIVERGING_REPLICA_SERVES: (diverging_replica_gets_a_peer, diverging_replica_is_restarted),
     Reason.COMMON_MODE_DIVERGENCE: (replicas_that_diverge_alike_are_restarted,),
     Reason.NO_PLACE: (place_is_made,),
+    Reason.PROGRESS_DEADLINE_EXCEEDED: (what_holds_a_replica_up_is_mended,),
     Reason.GATE_FAILED: (failed_gate_is_left_to_its_back_off,),
 }
 TROUBLES_OF_PODS = {
