@@ -45,6 +45,9 @@ class Exported:
         self.requests = Counter(
             "rest_client_requests", "Requests to the API server.", ["code", "method"], registry=self.registry
         )
+        self.leader = Gauge(
+            "leader_election_master_status", "1 while this process leads.", ["name"], registry=self.registry
+        )
         self.divergences = self._of_resources("detinf_divergences", "Divergences with evidence on record.")
         self.isolations = self._of_resources("detinf_isolations", "Replicas that were taken out of the Service.")
         self.replacements = self._of_resources("detinf_replica_replacements", "Pods deleted, to be made anew.")
@@ -75,6 +78,10 @@ class Exported:
     def requested(self, code: str, method: str) -> None:
         """Count a request to the API server."""
         self.requests.labels(code, method).inc()
+
+    def leads(self, lease: str, leading: bool) -> None:
+        """Show whether this process leads."""
+        self.leader.labels(lease).set(leading)
 
     def observe_queue(self, queue: KeyQueue[tuple[str, str]]) -> None:
         """Show the queue; there is one, and what it counts only grows."""
