@@ -1,16 +1,17 @@
-{{- /* The controller's settings: the file that detinf.controller.settings reads, and that files/... of this chart holds
-       the values against. */}}
+{{- /* The controller's settings: the file that detinf.controller.settings reads. */}}
 {{- define "detinf.config" -}}
+{{- /* It fails where the values name a profile that is not there. */ -}}
+{{- $_ := include "detinf.profiles" . -}}
 probeImage: {{ include "detinf.image" .Values.image.probe | quote }}
-imagePullPolicy: {{ .Values.image.pullPolicy }}
+imagePullPolicy: {{ toJson .Values.image.pullPolicy }}
 imagePullSecrets: {{ toJson .Values.image.pullSecrets }}
-defaultProfile: {{ .Values.engine.defaultProfile | quote }}
+defaultProfile: {{ toJson .Values.engine.defaultProfile }}
 profileImages: {{ toJson .Values.engine.images }}
 profiles: {{ toJson .Values.engine.profiles }}
 nodeLabels: {{ toJson .Values.topology.nodeLabels }}
 hostPathPrefixes: {{ toJson .Values.models.hostPathPrefixes }}
-soloIntervalSeconds: {{ int .Values.probe.soloIntervalSeconds }}
-widthIntervalSeconds: {{ int .Values.probe.widthIntervalSeconds }}
-staleAfterSeconds: {{ int .Values.probe.staleAfterSeconds }}
-gateTimeoutSeconds: {{ int .Values.probe.gateTimeoutSeconds }}
+soloIntervalSeconds: {{ toJson .Values.probe.soloIntervalSeconds }}
+widthIntervalSeconds: {{ toJson .Values.probe.widthIntervalSeconds }}
+staleAfterSeconds: {{ toJson .Values.probe.staleAfterSeconds }}
+gateTimeoutSeconds: {{ toJson .Values.probe.gateTimeoutSeconds }}
 {{- end -}}
