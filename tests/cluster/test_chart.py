@@ -141,6 +141,14 @@ def test_good_values_are_taken_by_both(values: dict[str, Any]) -> None:
     parse(settings(values))
 
 
+def test_profile_that_contradicts_itself_is_left_to_the_controllers_start() -> None:
+    """No schema can say it; tests/e2e/test_operator.py sees that such a controller ends nobody."""
+    flag = {"flag": "--seed", "reason": "somebody asked for it"}
+    file = settings(site({"name": "x", "inherits": "simulated", "allowedFlags": [flag]}))
+    with pytest.raises(SettingsError, match="--seed is locked too"):
+        parse(file)
+
+
 def test_settings_of_the_values_as_they_come_are_the_controllers_defaults() -> None:
     assert parse(settings({})) == OperatorSettings(probe_image="localhost/detinf/probe:dev")
 
