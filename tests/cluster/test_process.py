@@ -99,7 +99,7 @@ def test_one_that_dies_is_followed_when_its_lease_has_expired(
 def test_one_that_was_stopped_and_goes_on_writes_nothing_and_ends(
     kubectl: Kubectl, control_plane: ControlPlane, begin: Begin, namespace: str
 ) -> None:
-    """A machine that stood still, for longer than its lease: it has no notion of the time that it missed."""
+    """It stood still for longer than its lease, and goes on in the middle of whatever it was doing."""
     first, second = begin(*SHORT), begin(*SHORT, kubeconfig=control_plane.kubeconfig)
     first.start()
     make(kubectl)

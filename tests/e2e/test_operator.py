@@ -5,16 +5,20 @@ from __future__ import annotations
 import copy
 import json
 import os
+import shlex
 import subprocess
 from collections.abc import Callable
 from typing import Any
 
 import pytest
+import yaml
 from detinf_cluster.build import binary
 from detinf_cluster.lifecycle import Cluster
 from place import RELEASE
 from rendered_chart import CHART
-from scenario import NAME, Scene
+from scenario import MODELS, NAME, Scene
+
+from detinf.controller.settings import parse
 
 pytestmark = pytest.mark.e2e
 
@@ -67,6 +71,15 @@ def looked_at(scene: Scene) -> None:
     scene.kubectl.apply(manifest)
     scene.kubectl("wait", "--for=condition=SpecValid", f"detinf/{NAME}", "--timeout=60s", timeout=90)
     scene.kubectl("delete", "detinf", NAME, "--wait=true")
+
+
+def test_settings_that_a_controller_was_started_with_can_be_read(scene: Scene) -> None:
+    text = (CHART.parents[1] / "docs" / "operations" / "operator.md").read_text(encoding="utf-8")
+    (command,) = (line for line in text.splitlines() if "jsonpath" in line)
+    _, *arguments = shlex.split(command)
+    settings = parse(yaml.safe_load(scene.operator.run(*arguments)))
+    assert settings.default_profile == scene.engine.name
+    assert settings.host_path_prefixes == (MODELS,)
 
 
 def test_controller_that_refuses_its_settings_ends_nobody_and_the_last_good_one_comes_back(

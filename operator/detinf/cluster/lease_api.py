@@ -72,8 +72,8 @@ class LeaseApi(KubernetesApi):
 class FencedApi(KubernetesApi):
     """``ClusterApi`` that sends no write while somebody else may lead.
 
-    Who leads stops its work when the lease is lost, but only when it gets to run: a process that was stopped, or whose
-    machine was, would go on where it was, with a request that it had decided on before.
+    Who leads stops its work when the lease is lost, but only when it gets to run: a process that stood still would go
+    on where it was, with a write that it had decided on before.
     """
 
     def __init__(

@@ -152,7 +152,7 @@ class Process:
         informer = Informer(reconciler.queue, identity(), self.options.namespace)
         try:
             if elector:
-                await elector.acquire()
+                await acquired(elector)
                 parts.append(asyncio.create_task(elector.keep(), name="lease"))
             self.leading.set()
             self.exported.leads(name, leading=True)
@@ -168,18 +168,31 @@ class Process:
             # kopf's end may wait for what never comes (1.45.2, measured where one watch died).
             asyncio.get_running_loop().call_later(EXIT_SECONDS, os._exit, 1)
             self.exported.leads(name, leading=False)
-            await ended(parts)
-            if elector:
+            if await ended(parts) and elector:
                 await elector.release()
             await informer.stop()
 
 
-async def ended(tasks: Collection[asyncio.Task[Any]]) -> None:
-    """End tasks, and wait until they have ended; what they raise is no longer of interest."""
+async def acquired(elector: Elector) -> None:
+    """Wait until the lease is ours.
+
+    Raises:
+        StartError: where we have no right to it.
+    """
+    try:
+        await elector.acquire()
+    except ClusterError as error:
+        raise StartError(f"cannot take the lease: {error}; {LEASE_REMEDY}") from error
+
+
+async def ended(tasks: Collection[asyncio.Task[Any]]) -> bool:
+    """End tasks, and return whether they have ended in time; what they raise is no longer of interest."""
     for task in tasks:
         task.cancel()
-    if tasks:
-        await asyncio.wait(tasks, timeout=WORKERS_END_SECONDS)
+    _, pending = await asyncio.wait(tasks, timeout=WORKERS_END_SECONDS)
+    if pending:
+        log.warning("still running", parts=sorted(task.get_name() for task in pending))
+    return not pending
 
 
 def identity() -> str:
