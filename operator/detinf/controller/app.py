@@ -191,8 +191,9 @@ async def resync(
             log.warning("resync failed", error=str(error))
         else:
             health.was_listed()
-            for resource in listed if leading.is_set() else ():
-                key = (resource["metadata"]["namespace"], resource["metadata"]["name"])
+            keys = [(resource["metadata"]["namespace"], resource["metadata"]["name"]) for resource in listed]
+            health.exported.forget_others(keys)
+            for key in keys if leading.is_set() else ():
                 queue.add(key, after=random.uniform(0, 5))  # noqa: S311 - jitter
         await asyncio.sleep(RESYNC_SECONDS)
 

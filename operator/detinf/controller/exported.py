@@ -6,7 +6,7 @@ that is born at its first increment has no increase that Prometheus could see.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
@@ -58,6 +58,7 @@ class Exported:
             registry=self.registry,
         )
         self._queued = {"adds": 0, "retries": 0}
+        self._seen: set[tuple[str, str]] = set()
         self._types: dict[tuple[str, str], set[str]] = {}
         self.errors.labels(CONTROLLER)
         self.adds.labels(CONTROLLER)
@@ -92,6 +93,7 @@ class Exported:
 
     def seen(self, namespace: str, name: str) -> None:
         """Show a resource's counters, at 0 where they were not there yet."""
+        self._seen.add((namespace, name))
         for counter in (self.divergences, self.isolations, self.replacements):
             counter.labels(namespace, name)
 
@@ -124,3 +126,9 @@ class Exported:
         for metric in (self.divergences, self.isolations, self.replacements, self.condition):
             metric.remove_by_labels(resource)
         self._types.pop((namespace, name), None)
+        self._seen.discard((namespace, name))
+
+    def forget_others(self, there: Collection[tuple[str, str]]) -> None:
+        """Forget the resources that are not among those that are there: a watch may have lost their end."""
+        for namespace, name in (self._seen | self._types.keys()) - set(there):
+            self.forget(namespace, name)

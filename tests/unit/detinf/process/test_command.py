@@ -31,17 +31,20 @@ def test_good_settings_are_told_as_such(tmp_path: Path) -> None:
         ("probeImage: p\nhostPathPrefixes: [/]", "hostPathPrefixes"),
     ],
 )
-@pytest.mark.parametrize("check", [(), ("--check",)], ids=["start", "check"])
-def test_settings_that_are_refused_end_it_with_the_reason(
-    tmp_path: Path, content: str, words: str, check: tuple[str, ...]
-) -> None:
+def test_settings_that_are_refused_end_it_with_the_reason(tmp_path: Path, content: str, words: str) -> None:
     config = tmp_path / "config.yaml"
     config.write_text(content, encoding="utf-8")
-    code, told = started("--config", str(config), *check)
+    code, told = started("--config", str(config))
     assert code == 2
     assert told.startswith("detinf controller: ")
     assert words in told
     assert "Traceback" not in told
+
+
+def test_check_of_settings_that_are_refused_says_the_same(tmp_path: Path) -> None:
+    config = tmp_path / "config.yaml"
+    config.write_text("probeImage: p\ndefaultProfile: x", encoding="utf-8")
+    assert started("--check", "--config", str(config)) == started("--config", str(config))
 
 
 def test_settings_that_are_missing_end_it_with_the_reason(tmp_path: Path) -> None:

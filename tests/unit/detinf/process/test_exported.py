@@ -111,3 +111,13 @@ def test_resource_that_is_gone_leaves_no_series_and_its_neighbour_stays() -> Non
     # One of that name that comes later begins anew.
     exported.seen(*A)
     assert shown(exported, "detinf_divergences_total") == {A: 0, B: 1}
+
+
+def test_resource_whose_end_nobody_told_goes_with_the_next_list() -> None:
+    exported = Exported()
+    for resource in (A, B):
+        exported.seen(*resource)
+    exported.conditions("ns", "c", [{"type": "Ready", "status": "True"}])
+    exported.forget_others([B, ("ns", "new")])
+    assert shown(exported, "detinf_divergences_total") == {B: 0}
+    assert shown(exported, "detinf_resource_condition") == {}

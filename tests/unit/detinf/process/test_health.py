@@ -9,6 +9,7 @@ from typing import Any
 import aiohttp
 import pytest
 from cluster_api import FakeClusterApi
+from prometheus_client import generate_latest
 
 from detinf.api import names
 from detinf.cluster.port import ClusterError, Kind, Manifest
@@ -67,6 +68,7 @@ async def test_standby_sees_that_it_could_list_and_queues_nothing(
 ) -> None:
     monkeypatch.setattr("detinf.controller.app.RESYNC_SECONDS", 0.0)
     api, health, queue = Listing(), Health(Exported()), KeyQueue[tuple[str, str]](lambda: 0.0)
+    health.exported.seen("ns", "gone")
     leading = asyncio.Event()
     if leads:
         leading.set()
@@ -76,3 +78,4 @@ async def test_standby_sees_that_it_could_list_and_queues_nothing(
     listing.cancel()
     assert api.asked >= 2
     assert bool(queue.adds) == leads
+    assert 'name="gone"' not in generate_latest(health.exported.registry).decode()
