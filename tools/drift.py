@@ -12,13 +12,14 @@ sys.path.insert(0, str(ROOT / "operator"))
 
 def generated() -> dict[Path, str]:
     """Return every generated file of the repository with its content."""
+    import chart
     from detinf.api import crd
     from detinf.documents import generate
 
     name = f"{crd.FILE_NAME}"
     files = {Path("crds") / name: crd.render(), Path("charts/deterministic-inference/files/crd.yaml"): crd.render()}
     files |= {Path("docs/reference/schemas") / file: text for file, text in generate.render().items()}
-    return files
+    return files | chart.generated()
 
 
 def main() -> int:

@@ -7,6 +7,7 @@ import json
 from typing import Any
 
 import pytest
+from kubectl import KubectlError
 from scenario import NAME, Scene
 
 from detinf.controller.trouble import pod_trouble
@@ -95,13 +96,14 @@ def test_chip_that_no_node_has_is_pending_in_the_schedulers_words(without_resour
     words(without_resource, "Unschedulable", "node affinity/selector", "spec.topology")
 
 
-def test_folder_that_is_not_allowed_is_an_invalid_spec(without_resource: Scene) -> None:
+def test_folder_that_is_not_allowed_is_refused_when_it_is_applied(without_resource: Scene) -> None:
     manifest = copy.deepcopy(without_resource.engine.manifest)
     manifest["spec"]["model"]["source"] = {"hostPath": {"path": "/etc"}}
-    without_resource.kubectl.apply(manifest)
-    parts = ("spec.model.source.hostPath.path", "'/etc'", "models.hostPathPrefixes")
-    words(without_resource, "InvalidSpec", *parts, condition="SpecValid")
-    assert not without_resource.kubectl.objects("statefulsets")
+    with pytest.raises(KubectlError) as refused:
+        without_resource.kubectl.apply(manifest)
+    for part in ("spec.model.source.hostPath.path is '/etc'", "models.hostPathPrefixes"):
+        assert part in str(refused.value)
+    assert without_resource.resource() == {}
 
 
 def test_model_that_is_not_there_is_refused_by_the_guard(without_resource: Scene) -> None:

@@ -138,6 +138,7 @@ def test_nothing_is_written_while_all_is_well(serving: Scene, audit: Audit) -> N
     # A restarted controller finds all as it is wanted.
     serving.operator("rollout", "restart", "deployment")
     serving.operator("rollout", "status", "deployment", "--timeout=120s", timeout=150)
+    serving.story.wait("the old one to end", lambda: "yes" if serving.controllers() == 1 else None, seconds=90)
     serving.story.wait(
         "six looks of the new controller", lambda: "yes" if reports_polled(serving) >= 6 else None, seconds=120
     )

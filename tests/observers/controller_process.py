@@ -9,7 +9,7 @@ import sys
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +20,7 @@ from detinf.api import names
 CHILDREN = "statefulsets,services,configmaps,poddisruptionbudgets"
 OWN = f"{names.LABEL_MANAGED_BY}={names.MANAGED_BY}"
 WAIT = "--timeout=60s"
+CHARTS_LEASE = ("--lease-namespace", "detinf-system", "--lease-name", "detinf")
 
 Kubectl = Callable[..., str]
 
@@ -27,18 +28,27 @@ Kubectl = Callable[..., str]
 class Controller:
     """The controller's process, which can be restarted."""
 
-    def __init__(self, folder: Path, kubeconfig: Path, port: int) -> None:
+    def __init__(
+        self, folder: Path, kubeconfig: Path, port: int, *more: str, lease: Sequence[str] = CHARTS_LEASE
+    ) -> None:
         self.port = port
         self.log = folder / "controller.log"
         config = folder / "config.yaml"
         config.write_text("probeImage: localhost/detinf/probe:dev\ndefaultProfile: simulated\n", encoding="utf-8")
         self.command = [sys.executable, "-m", "detinf.controller", "--config", str(config)]
         self.command += ["--kubeconfig", str(kubeconfig), "--host", "127.0.0.1", "--port", str(self.port)]
+        self.command += [*lease, *more]
         self.process: subprocess.Popen[bytes] | None = None
 
-    def start(self) -> None:
+    def begin(self) -> subprocess.Popen[bytes]:
+        """Start it, and do not wait."""
         with self.log.open("ab") as log:
             self.process = subprocess.Popen(self.command, stdout=log, stderr=subprocess.STDOUT)
+        return self.process
+
+    def start(self) -> None:
+        """Start it, and wait until it is Ready: it works then, or could take over."""
+        self.begin()
         self.until("ready", lambda: self.page("readyz") == "ok\n")
 
     def stop(self) -> None:
@@ -59,17 +69,33 @@ class Controller:
         except (urllib.error.URLError, ConnectionError):
             return ""
 
+    def metric(self, name: str) -> int:
+        """Return the sum of a series of its metrics."""
+        counts = re.findall(rf"^{name}\{{.*\}} (\S+)$", self.page("metrics"), re.MULTILINE)
+        return sum(int(float(count)) for count in counts)
+
     def looked(self) -> int:
         """Return how often it has reconciled a resource, by its own metrics."""
-        counts = re.findall(r"^controller_runtime_reconcile_total\{.*\} (\S+)$", self.page("metrics"), re.MULTILINE)
-        return sum(int(float(count)) for count in counts)
+        return self.metric("controller_runtime_reconcile_total")
+
+    def leads(self) -> bool:
+        """Return whether it says that it leads."""
+        return self.metric("leader_election_master_status") == 1
+
+    def lines(self) -> list[dict[str, Any]]:
+        """Return what it logged, kopf's lines included."""
+        text = self.log.read_text(encoding="utf-8") if self.log.exists() else ""
+        return [json.loads(line) for line in text.splitlines() if line[:1] == "{" and line[-1:] == "}"]
+
+    def said(self, event: str) -> bool:
+        """Return whether it logged an event of ours."""
+        return any(line.get("event") == event for line in self.lines())
 
     def failures(self, namespace: str) -> list[str]:
         """Return what it logged of reconciliations in a namespace that ended with an error."""
-        lines = [json.loads(line) for line in self.log.read_text(encoding="utf-8").splitlines() if line[:1] == "{"]
         return [
             json.dumps(line)
-            for line in lines
+            for line in self.lines()
             if line.get("event") == "reconcile failed" and line.get("namespace") == namespace
         ]
 

@@ -2,6 +2,6 @@
 
 import sys
 
-from detinf.controller.app import main
+from detinf.controller.process import main
 
 sys.exit(main())

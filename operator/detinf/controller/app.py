@@ -1,4 +1,4 @@
-"""The controller's process. kopf is informer, login and lifecycle here, and nothing else.
+"""kopf, which is informer, login and lifecycle of the watches here, and nothing else.
 
 Its ``on.event`` handlers only add a key to our queue: they are not retried and their errors are swallowed (kopf's own
 design), while the queue's are. No index, daemon, timer or state-changing handler is used, so that kopf writes nothing
@@ -7,15 +7,13 @@ on any object and no finalizer waits for us.
 
 from __future__ import annotations
 
-import argparse
 import asyncio
-import contextlib
 import itertools
+import logging
 import os
 import random
-import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, cast
@@ -23,12 +21,8 @@ from typing import Any, cast
 import aiohttp
 import kopf
 import structlog
-import yaml
-from aiohttp import web
-from prometheus_client import generate_latest
 
 from detinf.api import names
-from detinf.cluster.adapter import KubernetesApi, load_configuration
 from detinf.cluster.port import (
     CONFIG_MAP,
     POD,
@@ -40,16 +34,14 @@ from detinf.cluster.port import (
     ClusterError,
     Kind,
 )
-from detinf.controller.exported import Exported
-from detinf.controller.gather import HttpReports
+from detinf.controller.health import Health
 from detinf.controller.pods import label
-from detinf.controller.reconcile import Reconciler
-from detinf.controller.settings import OperatorSettings, SettingsError, parse
+from detinf.controller.queue import KeyQueue
 
-WORKERS = 8
+Key = tuple[str, str]
+"""(namespace, name)"""
 RESYNC_SECONDS = 120.0
 """Every resource is looked at again at least this often: a watch that lost an event heals here."""
-MAX_RESYNC_AGE = 3 * RESYNC_SECONDS
 PATIENCE_SECONDS = 60.0
 """How long a start waits for an API server that does not answer as it will."""
 REMEDIES = {
@@ -70,23 +62,6 @@ WATCH_SECONDS = 1.0
 SELECTOR = f"{names.LABEL_MANAGED_BY}={names.MANAGED_BY}"
 
 log = structlog.get_logger()
-
-
-def read_settings(path: Path) -> OperatorSettings:
-    """Return the chart's settings.
-
-    Raises:
-        SettingsError: where the file is missing or wrong.
-    """
-    try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise SettingsError(f"--config: {path}: {error.strerror}; mount the chart's ConfigMap there") from error
-    except yaml.YAMLError as error:
-        raise SettingsError(f"--config: {path} is no YAML: {error}") from error
-    if not isinstance(content, Mapping):
-        raise SettingsError(f"--config: {path} is no mapping; see the chart's configmap.yaml")
-    return parse(content)
 
 
 def owner_key(body: Mapping[str, Any]) -> tuple[str, str] | None:
@@ -177,7 +152,7 @@ def paced(login: kopf.ConnectionInfo) -> PacedSession:
     return PacedSession(server=login.server, default_namespace=namespace, login=login, aiohttp_session=session)
 
 
-def build_registry(reconciler: Reconciler) -> kopf.OperatorRegistry:
+def build_registry(queue: KeyQueue[Key]) -> kopf.OperatorRegistry:
     """Return the handlers: each only adds a key."""
     registry = kopf.OperatorRegistry()
 
@@ -192,65 +167,34 @@ def build_registry(reconciler: Reconciler) -> kopf.OperatorRegistry:
 
     @kopf.on.event(RESOURCE.group, RESOURCE.version, RESOURCE.plural, registry=registry, id="resource")
     def resource_event(body: Mapping[str, Any], **_: Any) -> None:
-        reconciler.queue.add((str(body["metadata"]["namespace"]), str(body["metadata"]["name"])))
+        queue.add((str(body["metadata"]["namespace"]), str(body["metadata"]["name"])))
 
     def watch(kind: Kind) -> None:
         @kopf.on.event(kind.group, kind.version, kind.plural, registry=registry, id=kind.plural)
         def child_event(body: Mapping[str, Any], **_: Any) -> None:
             if key := owner_key(body):
-                reconciler.queue.add(key)
+                queue.add(key)
 
     for kind in CHILD_KINDS:
         watch(kind)
     return registry
 
 
-class Health:
-    """What the kubelet may know: that the loop turns, and that the resources were listed lately."""
-
-    def __init__(self, exported: Exported) -> None:
-        """Start with nothing listed."""
-        self.exported = exported
-        self.listed: float | None = None
-
-    def problem(self) -> str | None:
-        """Return why we are not well, or None."""
-        if self.listed is None:
-            return "the resources were not listed yet"
-        age = time.monotonic() - self.listed
-        return f"the resources were last listed {age:.0f} s ago" if age > MAX_RESYNC_AGE else None
-
-    async def answer(self, _request: web.Request) -> web.Response:
-        """Answer the kubelet."""
-        problem = self.problem()
-        return web.Response(text=f"{problem or 'ok'}\n", status=503 if problem else 200)
-
-    async def metrics(self, _request: web.Request) -> web.Response:
-        """Answer Prometheus."""
-        content_type = "text/plain; version=0.0.4; charset=utf-8"
-        return web.Response(body=generate_latest(self.exported.registry), headers={"Content-Type": content_type})
-
-    def application(self) -> web.Application:
-        """Return the application."""
-        app = web.Application()
-        app.router.add_get("/healthz", self.answer)
-        app.router.add_get("/readyz", self.answer)
-        app.router.add_get("/metrics", self.metrics)
-        return app
-
-
-async def resync(api: KubernetesApi, reconciler: Reconciler, health: Health, namespace: str | None) -> None:
-    """List the resources and queue them all, for ever; jitter keeps them from coming together."""
+async def resync(
+    api: ClusterApi, queue: KeyQueue[Key], health: Health, namespace: str | None, leading: asyncio.Event
+) -> None:
+    """List the resources for ever; who leads queues them all, and jitter keeps them from coming together."""
     while True:
         try:
             listed = await api.list(RESOURCE, namespace=namespace)
         except ClusterError as error:
             log.warning("resync failed", error=str(error))
         else:
-            health.listed = time.monotonic()
-            for resource in listed:
-                key = (resource["metadata"]["namespace"], resource["metadata"]["name"])
-                reconciler.queue.add(key, after=random.uniform(0, 5))  # noqa: S311 - jitter
+            health.was_listed()
+            keys = [(resource["metadata"]["namespace"], resource["metadata"]["name"]) for resource in listed]
+            health.exported.forget_others(keys)
+            for key in keys if leading.is_set() else ():
+                queue.add(key, after=random.uniform(0, 5))  # noqa: S311 - jitter
         await asyncio.sleep(RESYNC_SECONDS)
 
 
@@ -275,70 +219,52 @@ async def first_list(api: ClusterApi, namespace: str | None) -> None:
             return
 
 
-async def run(options: argparse.Namespace, settings: OperatorSettings) -> int:
-    """Run the controller until a signal; return its exit code."""
-    exported = Exported()
-    health = Health(exported)
-    identity = os.environ.get("POD_ID") or os.environ.get("HOSTNAME") or "detinf-controller"
-    configuration = await load_configuration(options.kubeconfig)
-    runner = web.AppRunner(health.application(), access_log=None, shutdown_timeout=1)
-    async with KubernetesApi(configuration, exported.requested) as api, HttpReports() as reports:
-        try:
-            await first_list(api, options.namespace)
-        except ClusterError as error:
-            log.error("cannot list the resources", error=str(error), remedy=REMEDIES.get(error.status or 0, ANY_REMEDY))  # noqa: TRY400 - no bug of ours
-            return 1
-        reconciler = Reconciler(api, reports, settings, exported, instance=identity)
-        await runner.setup()
-        await web.TCPSite(runner, options.host, options.port).start()
-        ticker = asyncio.create_task(resync(api, reconciler, health, options.namespace))
-        try:
-            async with reconciler.running(WORKERS):
-                await kopf.operator(
-                    registry=build_registry(reconciler),
-                    # Without one it asks for a user name, and dies where the uid has none.
-                    identity=cast(Any, identity),
-                    standalone=True,
-                    clusterwide=options.namespace is None,
-                    namespaces=[options.namespace] if options.namespace else [],
-                )
-        finally:
-            ticker.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await ticker
-            await runner.cleanup()
-    return 0
+class Informer:
+    """kopf's watches: begun, waited for, ended."""
+
+    def __init__(self, queue: KeyQueue[Key], identity: str, namespace: str | None) -> None:
+        """Keep what is told to whom; nothing runs yet.
+
+        Args:
+            queue: gets the keys.
+            identity: without one kopf asks for a user name, and dies where the uid has none.
+            namespace: the one to watch; all where None.
+        """
+        self.queue = queue
+        self.identity = identity
+        self.namespaces = [namespace] if namespace else []
+        self.end = asyncio.Event()
+        self.tasks: Collection[asyncio.Task[Any]] = ()
+        self.not_kopfs: Collection[asyncio.Task[Any]] = ()
+
+    async def start(self) -> None:
+        """Begin; every task that is begun later is kopf's, and ends with it. kopf takes the signals, too."""
+        self.not_kopfs = asyncio.all_tasks()
+        self.tasks = await kopf.spawn_tasks(
+            registry=build_registry(self.queue),
+            identity=cast(Any, self.identity),
+            standalone=True,
+            clusterwide=not self.namespaces,
+            namespaces=self.namespaces,
+            stop_flag=self.end,
+        )
+
+    async def ends(self) -> None:
+        """Wait until one of kopf's parts ends: the others are of no use without it."""
+        await asyncio.wait(self.tasks, return_when=asyncio.FIRST_COMPLETED)
+
+    async def stop(self) -> None:
+        """End all of it, where it was begun.
+
+        Raises:
+            Exception: what one of its parts had ended with.
+        """
+        self.end.set()
+        if self.tasks:
+            await kopf.run_tasks(self.tasks, ignored=self.not_kopfs)
 
 
-def parser() -> argparse.ArgumentParser:
-    """Return the command line."""
-    top = argparse.ArgumentParser(prog="detinf.controller", description="The controller.")
-    top.add_argument("--config", type=Path, default=Path("/etc/detinf/config.yaml"), help="the chart's settings")
-    top.add_argument("--namespace", default=None, help="watch this namespace only")
-    top.add_argument("--kubeconfig", default=None, help="outside a cluster")
-    top.add_argument("--host", default="0.0.0.0")  # noqa: S104 - the kubelet and Prometheus come from outside
-    top.add_argument("--port", type=int, default=8080)
-    return top
-
-
-def main(arguments: list[str] | None = None) -> int:
-    """Run the controller."""
-    structlog.configure(
-        processors=[
-            structlog.contextvars.merge_contextvars,
-            structlog.processors.add_log_level,
-            structlog.processors.TimeStamper(fmt="iso"),
-            structlog.processors.format_exc_info,
-            structlog.processors.JSONRenderer(),
-        ]
-    )
-    options = parser().parse_args(arguments)
-    if options.kubeconfig:
-        os.environ["KUBECONFIG"] = options.kubeconfig  # kopf's own login reads it
-    try:
-        settings = read_settings(options.config)
-    except SettingsError as error:
-        print(f"detinf controller: {error}", file=sys.stderr)  # noqa: T201 - before there is a log
-        return 2
+def configure_log() -> None:
+    """Have kopf log in JSON, and only what went wrong of each event: a line for every event would bury ours."""
     kopf.configure(log_format=kopf.LogFormat.JSON)
-    return asyncio.run(run(options, settings))
+    logging.getLogger("kopf.objects").setLevel(logging.WARNING)

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import functools
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 from pydantic.alias_generators import to_camel
 
 from detinf.api.reading import Problem
@@ -70,6 +71,20 @@ class OperatorSettings:
         )
 
 
+FOLDER = "[^/.][^/]*|[.][^/.][^/]*|[.][.][^/]+"
+PREFIX = f"^(/({FOLDER}))+/?$"
+"""An absolute folder below the root, without `.`, `..` and `//`: those would allow nothing, or more than they say."""
+
+
+def _prefix(value: str) -> str:
+    if not re.fullmatch(PREFIX.strip("^$"), value):
+        raise ValueError(
+            "must be an absolute folder without '.', '..' and '//', and not the whole node; "
+            "correct the chart's models.hostPathPrefixes"
+        )
+    return value
+
+
 class _Secret(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
@@ -93,15 +108,22 @@ class _File(BaseModel):
     image_pull_policy: PullPolicy = "IfNotPresent"
     image_pull_secrets: list[_Secret] = Field(default_factory=list)
     default_profile: str = ""
-    profile_images: dict[str, str] = Field(default_factory=dict)
+    profile_images: dict[str, Annotated[str, Field(min_length=1)]] = Field(default_factory=dict)
     profiles: list[dict[str, Any]] = Field(default_factory=list)
     node_labels: _NodeLabels = _NodeLabels()
     read_nodes: bool = True
-    host_path_prefixes: list[str] = Field(default_factory=list)
+    host_path_prefixes: list[Annotated[str, AfterValidator(_prefix), Field(json_schema_extra={"pattern": PREFIX})]] = (
+        Field(default_factory=list)
+    )
     solo_interval_seconds: int = Field(default=15, ge=1, le=86_400)
     width_interval_seconds: int = Field(default=60, ge=1, le=86_400)
     stale_after_seconds: int = Field(default=300, ge=1, le=86_400)
     gate_timeout_seconds: int = Field(default=900, ge=1, le=86_400)
+
+
+def schema() -> dict[str, Any]:
+    """Return the JSON Schema of the file; the chart's values are held against it before they reach a cluster."""
+    return _File.model_json_schema()
 
 
 def parse(mapping: Mapping[str, Any]) -> OperatorSettings:
@@ -118,9 +140,10 @@ def parse(mapping: Mapping[str, Any]) -> OperatorSettings:
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
         where = ".".join(str(part) for part in first["loc"]) or "settings"
+        words = first["msg"].removeprefix("Value error, ")
         known = ", ".join(item.alias or name for name, item in _File.model_fields.items())
         raise SettingsError(
-            f"{where}: {first['msg']} (got {first.get('input')!r:.120}); correct it in the chart's values; "
+            f"{where}: {words} (got {first.get('input')!r:.120}); correct it in the chart's values; "
             f"the settings are {known}"
         ) from error
     try:
@@ -132,12 +155,6 @@ def parse(mapping: Mapping[str, Any]) -> OperatorSettings:
             raise SettingsError(
                 f"engine profile {name!r} is unknown; there are {', '.join(sorted(profiles))}: "
                 "correct the chart's engine.defaultProfile and engine.images"
-            )
-    for prefix in file.host_path_prefixes:
-        if not prefix.startswith("/") or not prefix.strip("/") or ".." in prefix.split("/"):
-            raise SettingsError(
-                f"hostPathPrefixes: {prefix!r} must be an absolute folder, and not the whole node; "
-                "correct the chart's models.hostPathPrefixes"
             )
     return OperatorSettings(
         probe_image=file.probe_image,
