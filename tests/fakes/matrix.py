@@ -54,6 +54,7 @@ class World:
     killed_at: int | None = None
     """The call of the next look before which the controller is killed; that many at most."""
     failures: int = 0
+    exported: Exported = field(default_factory=Exported)
     _reconciler: Reconciler | None = None
 
     async def look(self) -> bool:
@@ -68,7 +69,13 @@ class World:
             port = self._killing(port, self.killed_at)
         if self._reconciler is None or self.restarts or self.killed_at is not None:
             self._reconciler = Reconciler(
-                port, fleet, self.settings, Exported(), instance="t", now=lambda: fleet.now, monotonic=lambda: fleet.now
+                port,
+                fleet,
+                self.settings,
+                self.exported,
+                instance="t",
+                now=lambda: fleet.now,
+                monotonic=lambda: fleet.now,
             )
         try:
             await self._reconciler.reconcile((NAMESPACE, NAME))
@@ -148,10 +155,10 @@ class State:
     """Whether evidence cannot be stored meanwhile: then the status says why."""
 
 
-async def settled(world: World) -> None:
+async def settled(world: World, replicas: int = REPLICAS) -> None:
     """All serve."""
     await world.looks(25)
-    assert len(world.serving()) == REPLICAS, world.status
+    assert len(world.serving()) == replicas, world.status
 
 
 async def starting(world: World) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 from detinf.cluster.port import ClusterError, Kind, Manifest
 
@@ -80,6 +81,8 @@ class Outcome:
 
     undone: dict[Name, Undone] = field(default_factory=dict)
     done: list[Action] = field(default_factory=list)
+    conditions: list[Mapping[str, Any]] = field(default_factory=list)
+    """What the status says since."""
 
     def is_undone(self, kind: str, name: str) -> bool:
         """Return whether something was to be done about an object and was not."""

@@ -63,6 +63,7 @@ async def carry_out(
                 retries.refused(key, failed, live)
         retries.keep(key, set(outcome.refused))
         status, notices = decision.tell(outcome)
+        outcome.conditions = list((status or observed.old_status).get("conditions") or [])
         await _say(api, observed, notices, now=now, instance=instance)
         await _tell(api, observed, status)
     except NamespaceEndsError as error:

@@ -9,14 +9,19 @@ from collections.abc import Callable
 
 import structlog
 
-from detinf.cluster.port import ClusterApi, ClusterError
+from detinf.api import names
+from detinf.cluster.port import POD, ClusterApi, ClusterError
+from detinf.controller.actions import Apply, Create, Delete, Outcome
 from detinf.controller.carry_out import carry_out
 from detinf.controller.decide import SOON_SECONDS, decide
 from detinf.controller.exported import Exported
 from detinf.controller.gather import ReportSource, gather, with_places
+from detinf.controller.observed import Observed
+from detinf.controller.pods import label
 from detinf.controller.queue import KeyQueue
 from detinf.controller.retries import Retries
 from detinf.controller.settings import OperatorSettings
+from detinf.documents import Evidence
 
 Key = tuple[str, str]
 """(namespace, name)"""
@@ -69,17 +74,34 @@ class Reconciler:
         """
         observed = await gather(self.api, self.reports, *key)
         if observed is None:
+            self.exported.forget(*key)
             return None
+        self.exported.seen(*key)
         now = self.now()
         decision = decide(observed, self.settings, now)
         if decision.wants_places:
             observed = await with_places(self.api, observed)
             decision = decide(observed, self.settings, now)
         outcome = await carry_out(self.api, observed, decision, now=now, instance=self.instance, retries=self.retries)
+        self._count(key, observed, outcome)
         if outcome.refused:
             self.exported.failed()
             return SOON_SECONDS
         return decision.requeue_seconds
+
+    def _count(self, key: Key, observed: Observed, outcome: Outcome) -> None:
+        """Count what was done: it is on record when the pods that it was about are gone."""
+        isolated = {item.index for item in observed.replicas if item.isolated_boot is not None}
+        for action in outcome.done:
+            match action:
+                case Create(manifest) if label(manifest, names.LABEL_DOCUMENT) == Evidence.KIND:
+                    self.exported.diverged(*key)
+                case Apply(manifest) if label(manifest, names.LABEL_DIVERGED_BOOT) is not None:
+                    if not any(manifest["metadata"]["name"] == names.pod_name(key[1], index) for index in isolated):
+                        self.exported.isolated(*key)
+                case Delete(kind) if kind == POD:
+                    self.exported.replaced(*key)
+        self.exported.conditions(*key, outcome.conditions)
 
     async def work(self) -> None:
         """Work on keys for ever."""

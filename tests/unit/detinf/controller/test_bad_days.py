@@ -7,7 +7,8 @@ from typing import Any
 import pytest
 from cluster_api import copied
 from fleet import Fleet
-from journeys import NAME, NAMESPACE, RESOURCE_KEY, change
+from journeys import NAME, NAMESPACE, RESOURCE_KEY, change, resource
+from matrix import World, settled
 from steps import (
     HAND,
     NO_ANSWER,
@@ -690,3 +691,27 @@ async def test_pod_in_the_service_that_is_nobodys_replica_is_unproven_and_told_w
     assert "pod a-1-0 is in the Service and unproven" in invariant["message"]
     assert condition(fleet, "Stalled")["reason"] == ("DivergingReplicaServes" if wrong else "ChildConflict")
     assert "StatefulSet a-1" in condition(fleet, "Degraded")["message"]
+
+
+async def test_divergence_is_counted_when_its_pod_is_gone_and_from_0_on() -> None:
+    world = World(Fleet())
+    world.fleet.api.put(resource())
+    await settled(world, replicas=2)
+    exported = world.exported
+
+    def count(name: str) -> float | None:
+        return exported.registry.get_sample_value(name, {"namespace": NAMESPACE, "name": NAME})
+
+    series = ("detinf_divergences_total", "detinf_isolations_total", "detinf_replica_replacements_total")
+    assert [count(name) for name in series] == [0, 0, 0]
+    world.fleet.answers["a-1-0"] = 1
+    world.fleet.tick()
+    await world.looks(4)
+    world.fleet.answers.clear()
+    await world.looks(20)
+    assert [count(name) for name in series] == [1, 1, 1]
+    ready = {"namespace": NAMESPACE, "name": NAME, "type": "Ready", "status": "true"}
+    assert exported.registry.get_sample_value("detinf_resource_condition", ready) == 1
+    world.fleet.api.remove(*RESOURCE_KEY)
+    await world.look()
+    assert [count(name) for name in series] == [None, None, None]
