@@ -31,19 +31,34 @@ from detinf.documents import (
     PlanTopology,
     PodIdentity,
     ProbeSettings,
+    Reference,
     References,
     Report,
     ScheduleSettings,
+    Verdict,
     seal,
 )
 from detinf.guard.install import install
 from detinf.probe import app, lifetime, watching
 from detinf.probe.app import Probe
+from detinf.probe.attested import Attested
+from detinf.probe.client import EngineClient
+from detinf.probe.delivery import Delivery
+from detinf.probe.exported import Exported
+from detinf.probe.lifetime import Lifetime
+from detinf.probe.observation import Observation
 from detinf.probe.readiness import Files, not_ready
+from detinf.probe.references import propose
 from detinf.probe.server import ProbeServer
-from detinf_sim.model import make_model
+from detinf.probe.trace import Trace
+from detinf_sim.limits import Limits
+from detinf_sim.model import HashModel, make_model
+from detinf_sim.server import Server, Settings, running_server
 
 WAIT_SECONDS = 120
+BOOT = "b" * 32
+DOCUMENTS = Path(__file__).resolve().parents[1] / "fixtures" / "documents"
+CONTEXT = 4096
 T = TypeVar("T")
 
 
@@ -257,3 +272,80 @@ async def engine_pod(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIt
 def attestation(pod: EnginePod) -> dict[str, Any]:
     """Return the guard's attestation as it is on disk."""
     return dict(json.loads((pod.folder / "shared" / "attestation-guard.json").read_text()))
+
+
+@dataclass
+class Gated:
+    """A lifetime before its gate, and the engine that it is of."""
+
+    lifetime: Lifetime
+    server: Server
+    items: list[Reference]
+    expected: dict[str, Observation]
+
+    def cells(self, verdict: Verdict) -> set[tuple[str, str]]:
+        """Return the cells whose last round had a verdict."""
+        return {
+            (cell.relation, cell.condition) for cell in self.lifetime.books.ledger.listed() if cell.verdict is verdict
+        }
+
+    def shown(self) -> dict[str, float]:
+        """Return the digests that the metrics page shows, by reference."""
+        (family,) = self.lifetime.exported.answers.collect()
+        assert {sample.labels["fingerprint"] for sample in family.samples} == {"fingerprint"}
+        return {sample.labels["reference"]: sample.value for sample in family.samples}
+
+
+@contextlib.asynccontextmanager
+async def gated_lifetime(
+    folder: Path,
+    widths: list[int],
+    *,
+    seqs: int = 32,
+    traced: bool = True,
+    promise: Promise = Promise.TOKENS_AND_LOGPROBS,
+    interval: int = 0,
+) -> AsyncIterator[Gated]:
+    """A lifetime in this process, whose engine answers on loopback and whose references are known."""
+    settings = ProbeSettings.parse((DOCUMENTS / "probe-settings.json").read_bytes())
+    gate = settings.gate.model_copy(update={"widths": widths})
+    schedule = settings.schedule.model_copy(
+        update={"solo_interval_seconds": interval, "width_interval_seconds": interval}
+    )
+    settings = settings.model_copy(update={"gate": gate, "schedule": schedule, "promise": promise})
+    plan = Plan.parse((DOCUMENTS / "plan.json").read_bytes())
+    plan = plan.model_copy(update={"model": plan.model.model_copy(update={"max_model_len": CONTEXT})})
+    ring = folder / "trace.ring"
+    engine = Settings(
+        HashModel(1000, b"test"),
+        served_name="sim",
+        limits=Limits(seqs, 8192, CONTEXT),
+        step_seconds=0.0003,
+        boot=BOOT,
+        trace=ring if traced else None,
+    )
+    async with running_server(engine) as (url, server), EngineClient(url, "sim", boot=BOOT) as client:
+        items = propose(1000, [], CONTEXT, 24).items
+        expected = {}
+        # Together: without a fault the simulator is invariant (test_sim_invariance.py).
+        for item, answer in zip(items, await asyncio.gather(*map(client.ask, items)), strict=True):
+            assert isinstance(answer, Observation), answer
+            expected[item.name] = answer
+        lifetime = Lifetime(
+            attested=Attested(BOOT, 0, plan, "plan", "fingerprint", 1000, ()),
+            pod=PodIdentity(namespace="test", name="sim-0-0", uid="uid-1"),
+            client=client,
+            delivery=Delivery(folder),
+            state=folder,
+            podinfo=folder / "podinfo",
+            trace=Trace(ring, BOOT),
+            read_settings=lambda: settings,
+            exported=Exported(),
+        )
+        yield Gated(lifetime, server, items, expected)
+
+
+@pytest.fixture
+def gated() -> Callable[..., contextlib.AbstractAsyncContextManager[Gated]]:
+    """Return what makes a lifetime before its gate: faster than a pod, where its processes are not what is tested."""
+    return gated_lifetime

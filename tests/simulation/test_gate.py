@@ -3,113 +3,31 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
-import json
-from collections.abc import AsyncIterator
-from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
 from virtual_engine import VirtualEngine, drive
 
-from detinf.api.names import ANNOTATION_AGAIN
 from detinf.api.types import Promise
-from detinf.documents import Again, AskedAgain, Plan, PodIdentity, ProbeSettings, Reference, Verdict
-from detinf.probe import watching
-from detinf.probe.attested import Attested
+from detinf.documents import Verdict
 from detinf.probe.client import EngineClient
-from detinf.probe.delivery import Delivery
 from detinf.probe.digests import digest48, digests
 from detinf.probe.disturbances import disturbances
-from detinf.probe.exported import MOST_ANSWERS, Exported
-from detinf.probe.lifetime import Lifetime
+from detinf.probe.exported import MOST_ANSWERS
 from detinf.probe.observation import Observation
 from detinf.probe.readiness import GatePass, write_pass
 from detinf.probe.reasons import Reason
 from detinf.probe.references import propose
 from detinf.probe.relations import IDLE_PLUG_TOKENS, Prober
-from detinf.probe.trace import Trace
 from detinf_sim.limits import Limits
 from detinf_sim.model import HashModel
 from detinf_sim.scheduler import Request, SimEngine
-from detinf_sim.server import Server, Settings, running_server
 
 BOOT = "b" * 32
-DOCUMENTS = Path(__file__).resolve().parents[1] / "fixtures" / "documents"
-CONTEXT = 4096
 
 
-@dataclass
-class Gated:
-    """A lifetime before its gate, and the engine that it is of."""
-
-    lifetime: Lifetime
-    server: Server
-    items: list[Reference]
-    expected: dict[str, Observation]
-
-    def cells(self, verdict: Verdict) -> set[tuple[str, str]]:
-        """Return the cells whose last round had a verdict."""
-        return {
-            (cell.relation, cell.condition) for cell in self.lifetime.books.ledger.listed() if cell.verdict is verdict
-        }
-
-    def shown(self) -> dict[str, float]:
-        """Return the digests that the metrics page shows, by reference."""
-        (family,) = self.lifetime.exported.answers.collect()
-        assert {sample.labels["fingerprint"] for sample in family.samples} == {"fingerprint"}
-        return {sample.labels["reference"]: sample.value for sample in family.samples}
-
-
-@contextlib.asynccontextmanager
-async def gated(
-    folder: Path,
-    widths: list[int],
-    *,
-    seqs: int = 32,
-    traced: bool = True,
-    promise: Promise = Promise.TOKENS_AND_LOGPROBS,
-    interval: int = 0,
-) -> AsyncIterator[Gated]:
-    settings = ProbeSettings.parse((DOCUMENTS / "probe-settings.json").read_bytes())
-    gate = settings.gate.model_copy(update={"widths": widths})
-    schedule = settings.schedule.model_copy(
-        update={"solo_interval_seconds": interval, "width_interval_seconds": interval}
-    )
-    settings = settings.model_copy(update={"gate": gate, "schedule": schedule, "promise": promise})
-    plan = Plan.parse((DOCUMENTS / "plan.json").read_bytes())
-    plan = plan.model_copy(update={"model": plan.model.model_copy(update={"max_model_len": CONTEXT})})
-    ring = folder / "trace.ring"
-    engine = Settings(
-        HashModel(1000, b"test"),
-        served_name="sim",
-        limits=Limits(seqs, 8192, CONTEXT),
-        step_seconds=0.0003,
-        boot=BOOT,
-        trace=ring if traced else None,
-    )
-    async with running_server(engine) as (url, server), EngineClient(url, "sim", boot=BOOT) as client:
-        items = propose(1000, [], CONTEXT, 24).items
-        expected = {}
-        # Together: without a fault the simulator is invariant (test_sim_invariance.py).
-        for item, answer in zip(items, await asyncio.gather(*map(client.ask, items)), strict=True):
-            assert isinstance(answer, Observation), answer
-            expected[item.name] = answer
-        lifetime = Lifetime(
-            attested=Attested(BOOT, 0, plan, "plan", "fingerprint", 1000, ()),
-            pod=PodIdentity(namespace="test", name="sim-0-0", uid="uid-1"),
-            client=client,
-            delivery=Delivery(folder),
-            state=folder,
-            podinfo=folder / "podinfo",
-            trace=Trace(ring, BOOT),
-            read_settings=lambda: settings,
-            exported=Exported(),
-        )
-        yield Gated(lifetime, server, items, expected)
-
-
-async def test_width_that_never_ran_is_not_passed_by_narrower_ones(tmp_path: Path) -> None:
+async def test_width_that_never_ran_is_not_passed_by_narrower_ones(gated: Any, tmp_path: Path) -> None:
     async with gated(tmp_path, [8], seqs=4) as found:
         outcome = await found.lifetime.gate_once(found.items[:8], found.expected)
         assert outcome is not None
@@ -121,7 +39,7 @@ async def test_width_that_never_ran_is_not_passed_by_narrower_ones(tmp_path: Pat
         assert widths <= {"width=2", "width=4"}
 
 
-async def test_launch_that_never_ran_alone_is_not_passed_by_larger_ones(tmp_path: Path) -> None:
+async def test_launch_that_never_ran_alone_is_not_passed_by_larger_ones(gated: Any, tmp_path: Path) -> None:
     async with gated(tmp_path, []) as found:
         cells = disturbances(found.items, found.expected, [], 0, traced=True)
         (cell,) = (cell for cell in cells if cell.condition == "tokens=255")
@@ -136,7 +54,7 @@ async def test_launch_that_never_ran_alone_is_not_passed_by_larger_ones(tmp_path
         assert passed <= {("S04", "tokens>256"), ("S04", "tokens>4096")}
 
 
-async def test_gate_packs_the_engine_to_its_full_width(tmp_path: Path) -> None:
+async def test_gate_packs_the_engine_to_its_full_width(gated: Any, tmp_path: Path) -> None:
     async with gated(tmp_path, [2, 32]) as found:
         for _ in range(20):  # on a busy machine, as the gate itself is repeated
             outcome = await found.lifetime.gate_once(found.items, found.expected)
@@ -149,7 +67,7 @@ async def test_gate_packs_the_engine_to_its_full_width(tmp_path: Path) -> None:
         assert found.shown().keys() == {item.name for item in found.items[:MOST_ANSWERS]}
 
 
-async def test_without_a_step_trace_the_gate_goes_by_what_metrics_prove_and_says_so(tmp_path: Path) -> None:
+async def test_without_a_step_trace_the_gate_goes_by_what_metrics_prove_and_says_so(gated: Any, tmp_path: Path) -> None:
     async with gated(tmp_path, [2, 32], traced=False) as found:
         for _ in range(20):
             outcome = await found.lifetime.gate_once(found.items, found.expected)
@@ -159,7 +77,7 @@ async def test_without_a_step_trace_the_gate_goes_by_what_metrics_prove_and_says
         assert found.cells(Verdict.INCONCLUSIVE) == {("S03", "width=32"), ("S04", "gate"), ("S05", "gate")}
 
 
-async def test_after_the_gate_no_cohort_fills_the_engine(tmp_path: Path) -> None:
+async def test_after_the_gate_no_cohort_fills_the_engine(gated: Any, tmp_path: Path) -> None:
     """Users would have to wait for all of it."""
     async with gated(tmp_path, [2, 32]) as found:
         write_pass(tmp_path, GatePass(BOOT, "plan", "fingerprint", "baseline"))
@@ -175,7 +93,7 @@ async def test_after_the_gate_no_cohort_fills_the_engine(tmp_path: Path) -> None
 
 
 @pytest.mark.parametrize("promise", list(Promise))
-async def test_answers_given_alone_are_shown_by_their_digests(tmp_path: Path, promise: Promise) -> None:
+async def test_answers_given_alone_are_shown_by_their_digests(gated: Any, tmp_path: Path, promise: Promise) -> None:
     async with gated(tmp_path, [], promise=promise) as found:
         item = found.items[0]
         for reference in [*found.items[: MOST_ANSWERS + 1], item]:
@@ -204,7 +122,7 @@ async def test_answers_given_alone_are_shown_by_their_digests(tmp_path: Path, pr
         assert found.shown() == before
 
 
-async def test_evidence_tells_how_many_users_were_answered_since_the_cell_was_right(tmp_path: Path) -> None:
+async def test_evidence_tells_how_many_users_were_answered_since_the_cell_was_right(gated: Any, tmp_path: Path) -> None:
     async with gated(tmp_path, [2]) as found:
         asking, books = found.lifetime.asking, found.lifetime.books
         books.served.begin((await asking.client.look()).others)
@@ -228,7 +146,7 @@ async def test_evidence_tells_how_many_users_were_answered_since_the_cell_was_ri
         assert (further.relation, further.answered, further.clean_unix) == ("S03", 8, None)
 
 
-async def test_plug_and_answers_that_broke_on_their_way_are_our_own_too(tmp_path: Path) -> None:
+async def test_plug_and_answers_that_broke_on_their_way_are_our_own_too(gated: Any, tmp_path: Path) -> None:
     async with gated(tmp_path, []) as found:
         client = found.lifetime.asking.client
         assert (await client.look()).others == 0
@@ -238,71 +156,6 @@ async def test_plug_and_answers_that_broke_on_their_way_are_our_own_too(tmp_path
         assert not isinstance(await client.ask(found.items[0]), Observation)
         found.server.active.switch([])
         assert (await client.look()).others == 0
-
-
-def annotate(folder: Path, item: Again) -> None:
-    """Write the pod's annotations as the kubelet does; of such text Go's quotes are JSON's."""
-    text = AskedAgain(items=[item]).canonical().decode()
-    draft = folder / "podinfo.draft"
-    draft.write_text(f"{ANNOTATION_AGAIN}={json.dumps(text)}", encoding="utf-8")
-    (folder / "podinfo").mkdir(exist_ok=True)
-    draft.replace(folder / "podinfo" / "annotations")
-
-
-@pytest.fixture
-def often(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(watching, "POLL_SECONDS", 0.02)
-
-
-def crowd(found: Gated, tokens: int) -> None:
-    """Let users' requests wait for the engine: it runs one at a time, for so many tokens each."""
-    found.server.active.switch(["serialise"])
-    for number in range(3):
-        found.server.engine.submit(Request(f"tenant-{number}", found.items[0].prompt_ids, max_tokens=tokens))
-    found.server.work.set()
-
-
-@pytest.mark.usefixtures("often")
-async def test_nothing_is_asked_while_users_wait_and_at_once_when_they_do_not(tmp_path: Path) -> None:
-    async with gated(tmp_path, [2], interval=3600) as found:
-        write_pass(tmp_path, GatePass(BOOT, "plan", "fingerprint", "baseline"))
-        books = found.lifetime.books
-        crowd(found, 3000)
-        annotate(tmp_path, Again(evidence="e", relation="S02", condition="solo", reference=found.items[0].name))
-        own = found.lifetime.client.tokens_sent
-        skipped = found.lifetime.exported.skipped.labels("busy")
-        watch = asyncio.create_task(found.lifetime.watch(found.items, found.expected))
-        async with asyncio.timeout(60):
-            while skipped._value.get() < 5:
-                assert not watch.done()
-                await asyncio.sleep(0.01)
-            assert (books.replies, found.lifetime.client.tokens_sent) == ({}, own)
-            for number in range(3):
-                found.server.engine.abort(f"tenant-{number}")
-            while "e" not in books.replies:
-                assert not watch.done()
-                await asyncio.sleep(0.01)
-        watch.cancel()
-        assert books.replies["e"].verdict is Verdict.PASS
-
-
-@pytest.mark.usefixtures("often")
-async def test_item_is_asked_before_its_turn_would_have_come(tmp_path: Path) -> None:
-    """The schedule asks one reference alone at its start, and the next one in an hour."""
-    async with gated(tmp_path, [2], interval=3600) as found:
-        write_pass(tmp_path, GatePass(BOOT, "plan", "fingerprint", "baseline"))
-        books = found.lifetime.books
-        watch = asyncio.create_task(found.lifetime.watch(found.items, found.expected))
-        async with asyncio.timeout(60):
-            while ("S02", "solo") not in books.ledger.cells:
-                await asyncio.sleep(0.01)
-            annotate(tmp_path, Again(evidence="e", relation="S03", condition="width=2", reference=found.items[3].name))
-            while books.replies.get("e") is None or books.replies["e"].verdict is Verdict.INCONCLUSIVE:
-                assert not watch.done()
-                await asyncio.sleep(0.01)
-        watch.cancel()
-        assert books.replies["e"].verdict is Verdict.PASS
-        assert books.ledger.cells["S03", "width=2"].passes >= 2
 
 
 def test_cohort_of_the_widest_gate_forms_though_it_takes_long_to_arrive() -> None:
