@@ -70,7 +70,7 @@ def test_every_condition_reason_is_explained_and_set_somewhere() -> None:
 def test_every_event_reason_is_explained() -> None:
     controller = ROOT / "operator/detinf/controller"
     source = "".join(path.read_text(encoding="utf-8") for path in controller.glob("*.py"))
-    said = set(re.findall(r'(?:Notice\(\s*|reason = )"([A-Z]\w+)"', source))
+    said = set(re.findall(r'(?:Notice\(\s*|reason = |"\): \()"([A-Z]\w+)"', source))
     assert len(said) >= 7
     assert explained("Events") == said
 

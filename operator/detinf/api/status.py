@@ -97,6 +97,8 @@ class Status(ApiModel):
     """Replicas that serve."""
     selector: str | None = None
     """Label selector of the pods, for the scale subresource."""
+    controller: str | None = None
+    """Namespace and name of the Lease that tells who looks after this resource, and when it was renewed last."""
     revision: str | None = None
     """Digest of the plan that replicas are to run."""
     model: str | None = None

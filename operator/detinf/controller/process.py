@@ -14,6 +14,7 @@ import signal
 import sys
 import uuid
 from collections.abc import Collection, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -116,7 +117,9 @@ class Process:
             api = await opened.enter_async_context(FencedApi(configuration, may_write, self.exported.requested))
             reports = await opened.enter_async_context(HttpReports())
             await self.see_that_it_could_work(api, elector)
-            reconciler = Reconciler(api, reports, self.settings, self.exported, instance=identity())
+            lease = f"{options.lease_namespace}/{options.lease_name}" if options.lease_namespace else ""
+            settings = replace(self.settings, lease=lease)
+            reconciler = Reconciler(api, reports, settings, self.exported, instance=identity())
             listing = resync(api, reconciler.queue, self.health, options.namespace, self.leading)
             await self.lead(reconciler, elector, asyncio.create_task(listing, name="resync"))
 

@@ -48,6 +48,8 @@ class OperatorSettings:
     """Whether a pod that serves waits until what replaces it has a place; the controller may then list nodes."""
     host_path_prefixes: tuple[str, ...] = ()
     """Folders of the nodes that resources may mount models from."""
+    lease: str = ""
+    """Namespace and name of the Lease, for the status; no setting of the chart, but of the process."""
     solo_interval_seconds: int = 15
     width_interval_seconds: int = 60
     stale_after_seconds: int = 300

@@ -262,6 +262,7 @@ def build_status(
         "replicas": sum(1 for item in replicas if item.pod is not None),
         "readyReplicas": len(ready),
         "selector": ",".join(f"{key}={value}" for key, value in names.selector(observed.name).items()),
+        **({"controller": settings.lease} if settings.lease else {}),
         "revision": found.revision,
         "model": served_name(observed.resource, spec),
         "url": url(observed.resource),

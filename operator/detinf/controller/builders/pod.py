@@ -178,7 +178,8 @@ def engine(resource: Resource, spec: Spec, plan: Plan, profile: Profile, setting
             "httpGet": {"path": "/readyz", "port": layout.PROBE_PORT},
             "periodSeconds": 1,
             "timeoutSeconds": 2,
-            "failureThreshold": 1,
+            # A probe that its kubelet restarts is back within that time: its engine, whose pass is kept, serves on.
+            "failureThreshold": 3,
         },
         "securityContext": _container_security(),
         "terminationMessagePath": layout.TERMINATION_LOG,

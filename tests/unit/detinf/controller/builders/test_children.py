@@ -171,7 +171,7 @@ def test_the_probe_reads_attestations_and_writes_its_state_alone() -> None:
 def test_readiness_sits_on_the_engine_and_asks_the_probe() -> None:
     engine = containers(pod_of(children(example("minimal"))))[names.ENGINE_CONTAINER]
     assert engine["readinessProbe"]["httpGet"] == {"path": "/readyz", "port": layout.PROBE_PORT}
-    assert engine["readinessProbe"]["failureThreshold"] == 1
+    assert engine["readinessProbe"]["failureThreshold"] == 3
     assert "livenessProbe" not in engine
 
 
