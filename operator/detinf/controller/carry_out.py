@@ -43,7 +43,7 @@ async def carry_out(
         ClusterError: where the status could not be written; the next pass resumes.
     """
     outcome = Outcome()
-    key = observed.uid
+    key = (observed.namespace, observed.name)
     try:
         await _say(api, observed, decision.seen, now=now, instance=instance)
         for action in decision.first:

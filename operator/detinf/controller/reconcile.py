@@ -75,6 +75,7 @@ class Reconciler:
         observed = await gather(self.api, self.reports, *key)
         if observed is None:
             self.exported.forget(*key)
+            self.retries.keep(key, set())
             return None
         self.exported.seen(*key)
         now = self.now()

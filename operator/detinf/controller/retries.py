@@ -56,7 +56,6 @@ class Retries:
 
     def keep(self, key: Hashable, about: set[tuple[str, str]]) -> None:
         """Forget what was done, or is no longer wanted."""
-        kept = {item: found for item, found in self._refused.get(key, {}).items() if item in about}
-        self._refused[key] = kept
-        if not kept:
-            del self._refused[key]
+        kept = {item: found for item, found in self._refused.pop(key, {}).items() if item in about}
+        if kept:
+            self._refused[key] = kept
