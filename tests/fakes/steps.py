@@ -98,3 +98,8 @@ def refuse(fleet: Fleet, error: ClusterError, *about: tuple[str, str]) -> None:
                 raise error
 
     port.apply, port.create = apply, create  # type: ignore[method-assign]
+
+
+def label(fleet: Fleet, pod: str) -> str:
+    """Return the serving label of a pod."""
+    return str(fleet.api.objects["Pod", NAMESPACE, pod]["metadata"]["labels"][names.LABEL_SERVING])
