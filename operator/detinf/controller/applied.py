@@ -15,9 +15,9 @@ ANNOTATION_APPLIED = f"{names.GROUP}/applied"
 
 
 def is_as_wanted(observed: Observed, child: Manifest) -> bool:
-    """Return whether a child of ours is there and has everything that is wanted."""
+    """Return whether a child of ours is there and has everything that is wanted of it (``marked``)."""
     live = observed.children.get(name_of(child))
-    return live is not None and _contains(live, marked(child))
+    return live is not None and _contains(live, child)
 
 
 def marked(child: Manifest) -> Manifest:

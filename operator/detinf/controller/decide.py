@@ -135,7 +135,7 @@ def _children(
 ) -> list[Manifest]:
     """Return the children to apply: all but StatefulSets that only an upgrade of the operator would change."""
     if found.plan is None:
-        return children_without_plan(observed.resource, entries=qualification.entries)
+        return [marked(child) for child in children_without_plan(observed.resource, entries=qualification.entries)]
     listed = desired_children(
         observed.resource,
         found.spec,
@@ -146,7 +146,7 @@ def _children(
         restart=found.restart,
     )
     return [
-        child
+        marked(child)
         for child in listed
         if not rollout.keeps_runtime(observed.children.get((child["kind"], child["metadata"]["name"])), child)
     ]
@@ -164,7 +164,7 @@ def _applied(observed: Observed, listed: Iterable[Manifest], records: frozenset[
         live = observed.children.get(about)
         if is_as_wanted(observed, child):
             continue
-        manifest = marked(child)
+        manifest = child
         after: frozenset[Name] = frozenset()
         if about == ("ConfigMap", names.delivery_name(observed.name)):
             after = records

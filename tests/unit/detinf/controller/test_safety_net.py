@@ -13,9 +13,10 @@ from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 
 SEQUENCES = int(os.environ.get("DETINF_SEQUENCES", "10000"))
-PARTS = 4
-"""Each is a test of its own, so that several processes run them."""
-STEPS = st.lists(st.tuples(st.integers(0, len(bad_days.EVENTS) - 1), st.integers(0, 99)), min_size=1, max_size=6)
+PARTS = 2 * len(bad_days.EVENTS)
+"""Each is a test of its own, so that several processes run them; each begins with another event, or another variant."""
+CHOICE = st.integers(0, 99)
+STEPS = st.lists(st.tuples(st.integers(0, len(bad_days.EVENTS) - 1), CHOICE), max_size=5)
 
 
 @pytest.fixture(autouse=True, scope="module")
@@ -44,16 +45,15 @@ def test_any_sequence_of_bad_events_leaves_every_claim_true(part: int) -> None:
 
     @settings(
         derandomize=True,
-        max_examples=SEQUENCES // PARTS,
+        max_examples=-(-SEQUENCES // PARTS),
         deadline=None,
         database=None,
         phases=[Phase.generate, Phase.shrink],
     )
-    @given(first=st.just(part), steps=STEPS)
-    def run(first: int, steps: list[tuple[int, int]]) -> None:
-        # Each part begins with events of its own, or all parts would draw the same.
-        number = steps[0][0] // PARTS * PARTS + first
-        begun = [(min(number, len(bad_days.EVENTS) - 1), steps[0][1]), *steps[1:]]
+    @given(choice=CHOICE, steps=STEPS)
+    def run(choice: int, steps: list[tuple[int, int]]) -> None:
+        second, first = divmod(part, len(bad_days.EVENTS))
+        begun = [(first, 2 * choice + second), *steps]
         loop.run_until_complete(live(bad_days.begin(loop.run_until_complete), begun))
 
     try:
