@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import hashlib
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
-sys.path[:0] = [str(ROOT / "tools" / "cluster"), str(ROOT / "tools" / "demo")]
+sys.path[:0] = [str(ROOT / "tools" / "cluster"), str(ROOT / "tools" / "demo"), str(Path(__file__).parent)]
 
+from bad_scene import BadScene  # noqa: E402 - found through the line above
 from detinf_cluster.lifecycle import Cluster  # noqa: E402 - found through the line above
 from place import NAMESPACE, OPERATOR_NAMESPACE, Place, engine_named  # noqa: E402 - as above
 from scenario import Scene  # noqa: E402 - as above
@@ -55,6 +56,38 @@ def serving(scene: Scene) -> Scene:
     """Two replicas of the simulated engine, Ready."""
     scene.create()
     return scene
+
+
+@pytest.fixture(scope="module")
+def bad_scenes(scene: Scene) -> Iterator[Callable[[str], BadScene]]:
+    """What makes small resources in namespaces of their own; all NPUs are free before and after."""
+    scene.kubectl("delete", "detinf", "--all", "--wait=true")
+    scene.story.wait("all pods to end", lambda: None if engine_pods(scene) else "gone", seconds=120)
+    made: list[BadScene] = []
+
+    def make(namespace: str) -> BadScene:
+        made.append(BadScene(scene, namespace))
+        return made[-1]
+
+    yield make
+    for item in made:
+        item.end()
+
+
+@pytest.fixture
+def bad_scene(bad_scenes: Callable[[str], BadScene], request: pytest.FixtureRequest) -> Iterator[BadScene]:
+    """A namespace of the test's own."""
+    made = bad_scenes(f"bad-{hashlib.sha256(request.node.name.encode()).hexdigest()[:8]}")
+    yield made
+    made.end()
+
+
+@pytest.fixture(scope="module")
+def trio(bad_scenes: Callable[[str], BadScene], request: pytest.FixtureRequest) -> BadScene:
+    """Three replicas, Ready; who takes them leaves them so."""
+    made = bad_scenes(request.module.__name__.rpartition(".")[2].replace("_", "-"))
+    made.start(3)
+    return made
 
 
 def engine_pods(scene: Scene) -> list[dict[str, Any]]:

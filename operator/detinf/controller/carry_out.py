@@ -44,12 +44,14 @@ async def carry_out(
     """
     outcome = Outcome()
     key = (observed.namespace, observed.name)
+    # A stranger that is in the way counts, too: when it is gone there is nothing to wait for, or to tell.
+    there = {(item["kind"], item["metadata"]["name"]): item for item in observed.strangers} | dict(observed.children)
     try:
         await _say(api, observed, decision.seen, now=now, instance=instance)
         for action in decision.first:
             await _try(api, observed, action, outcome)
         for action in decision.then:
-            live = observed.children.get(action.about)
+            live = there.get(action.about)
             held = retries.held(key, action, live)
             if held is None and _unreachable(outcome):
                 held = Undone(action, None)

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 from cluster_api import copied
-from journeys import NAME, NAMESPACE, RESOURCE_KEY
+from journeys import NAME, NAMESPACE, RESOURCE_KEY, SETTINGS
 from steps import (
     condition,
     fleet_with,
@@ -16,6 +16,8 @@ from steps import (
 )
 
 from detinf.api import names
+from detinf.controller.exported import Exported
+from detinf.controller.reconcile import Reconciler
 
 THEIRS: dict[str, dict[str, Any]] = {
     "Service": {"apiVersion": "v1", "spec": {"selector": {"their": "pods"}, "ports": [{"port": 80}]}},
@@ -149,6 +151,23 @@ async def test_records_that_an_orphaning_deletion_left_are_told_and_not_met_for_
         fleet.tick()
     await settle(fleet)
     assert condition(fleet, "Ready")["status"] == "True"
+
+
+@pytest.mark.parametrize(("kind", "name"), [item for item in WANTED if item[0] != "StatefulSet"])
+async def test_remedy_that_was_followed_is_seen_with_the_next_look(kind: str, name: str) -> None:
+    """By one controller, whose pauses between two attempts have grown."""
+    fleet = fleet_with()
+    fleet.api.put(theirs(kind, name, labels=names.selector(NAME)))
+    clock = lambda: fleet.now  # noqa: E731 - two parameters' worth of it
+    controller = Reconciler(fleet.api, fleet, SETTINGS, Exported(), instance="t", now=clock, monotonic=clock)
+    for _ in range(10):
+        await controller.reconcile((NAMESPACE, NAME))
+        fleet.tick()
+    assert f"kubectl delete {kind.lower()} {name}" in condition(fleet, "Ready")["message"]
+    fleet.api.remove(kind, NAMESPACE, name)
+    await controller.reconcile((NAMESPACE, NAME))
+    assert condition(fleet, "Ready")["reason"] != "ChildConflict"
+    assert (kind, NAMESPACE, name) in fleet.api.objects
 
 
 async def test_children_of_an_earlier_namesake_are_waited_for_and_nobody_has_to_act() -> None:
