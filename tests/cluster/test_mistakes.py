@@ -257,7 +257,7 @@ def decided(manifest: dict[str, Any]) -> tuple[dict[str, dict[str, Any]], bool]:
     assert status is not None
     again = decide(Observed(manifest | {"status": status}), SETTINGS, 1_800_000_100.0)
     assert again.tell(Outcome()) == (None, [])
-    assert (again.first, again.then) == (first.first, first.then)
+    assert (again.first, again.records, again.then) == (first.first, first.records, first.then)
     assert (first.requeue_seconds is None) == (not first.then)
     return {item["type"]: item for item in status["conditions"]}, bool(first.then)
 

@@ -40,6 +40,7 @@ class Reason(StrEnum):
     CHILD_REFUSED = "ChildRefused"
     CHILD_CONFLICT = "ChildConflict"
     LEFT_BY_NAMESAKE = "LeftByNamesake"
+    CHILDREN_UNREAD = "ChildrenUnread"
 
     PINNED = "Pinned"
     NOT_PINNED_YET = "NotPinnedYet"

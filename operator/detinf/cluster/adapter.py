@@ -114,7 +114,9 @@ class KubernetesApi:
         kind, metadata = KINDS[manifest["kind"]], manifest["metadata"]
         try:
             return await self._request("POST", _path(kind, metadata["namespace"], None), body=manifest)
-        except ConflictError:
+        except ConflictError as error:
+            if "already exists" not in error.words:
+                raise  # of something else, such as a quota that is being counted
             return None
 
     async def delete(self, kind: Kind, namespace: str, name: str, *, uid: str) -> bool:

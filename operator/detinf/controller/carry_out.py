@@ -33,7 +33,8 @@ async def carry_out(
 ) -> Outcome:
     """Carry out a decision; return what became of it.
 
-    An action that fails holds back those alone that name it (``after``). The status is made of what was done.
+    Who leaves the Service comes first: no request that takes its time comes before it. An action that fails holds back
+    those alone that name it (``after``). The status is made of what was done.
 
     Events come before what makes the next pass silent about them: what was found before its record, what changed before
     the status. Their names are derived from what they say, so that one which is said again is said once, while one that
@@ -47,10 +48,11 @@ async def carry_out(
     # A stranger that is in the way counts, too: when it is gone there is nothing to wait for, or to tell.
     there = {(item["kind"], item["metadata"]["name"]): item for item in observed.strangers} | dict(observed.children)
     try:
-        await _say(api, observed, decision.seen, now=now, instance=instance)
         for action in decision.first:
             await _try(api, observed, action, outcome)
-        for action in decision.then:
+        if any(retries.held(key, action, there.get(action.about)) is None for action in decision.records):
+            await _say(api, observed, decision.seen, now=now, instance=instance)
+        for action in (*decision.records, *decision.then):
             live = there.get(action.about)
             held = retries.held(key, action, live)
             if held is None and _unreachable(outcome):
@@ -134,7 +136,8 @@ async def _apply_to_our_own(api: ClusterApi, observed: Observed, manifest: Manif
             return found
         if not found["metadata"].get("deletionTimestamp"):
             await api.apply(manifest | {"metadata": manifest["metadata"] | {"uid": pods.uid_of(found)}})
-    return None
+        return None
+    raise ConflictError(f"{kind.kind} {name} is not there, and could not be made", status=409)
 
 
 async def _say(api: ClusterApi, observed: Observed, notices: list[Notice], *, now: float, instance: str) -> None:
@@ -146,6 +149,8 @@ async def _say(api: ClusterApi, observed: Observed, notices: list[Notice], *, no
             raise
         except ClusterError as error:
             log.warning("event lost", reason=notice.reason, message=notice.message, error=str(error))
+            if error.status is None:
+                return  # nobody answers: each would wait for its time limit
 
 
 async def _tell(api: ClusterApi, observed: Observed, status: dict[str, Any] | None) -> None:

@@ -43,6 +43,9 @@ def children_told(observed: Observed, outcome: Outcome) -> ChildrenTold:
         reason = Reason.CHILD_CONFLICT if lasting else Reason.LEFT_BY_NAMESAKE
         return ChildrenTold(_finding(reason, (_conflict(observed, item) for item in lasting or conflicts.values())))
     said = [item for item in refused if isinstance(item.error, (InvalidError, ForbiddenError))]
+    if not said and observed.unread:
+        unread = (f"{kind}s cannot be listed, and stay as they are: {why}" for kind, why in observed.unread.items())
+        return ChildrenTold(_finding(Reason.CHILDREN_UNREAD, unread))
     if not said:
         return ChildrenTold()
     blamed = any(isinstance(item.error, InvalidError) and not _hands(observed, item) for item in said)

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from detinf.api import names
 from detinf.api.conditions import Type
 from detinf.cluster.port import Manifest
 from detinf.controller import pods, rollout
-from detinf.controller.actions import Action, Apply, Name, Notice, Outcome, name_of, names_of
+from detinf.controller.actions import Action, Apply, Delete, Name, Notice, Outcome, name_of, names_of
 from detinf.controller.applied import is_as_wanted, marked
 from detinf.controller.builders import children_without_plan, desired_children
 from detinf.controller.events import transitions
@@ -37,12 +37,16 @@ class Decision:
     """What is to be done for one resource."""
 
     first: list[Action]
-    """What protects users and keeps evidence: always tried, whatever became of the rest."""
+    """Who leaves the Service, and what peers are asked: always tried, whatever became of the rest."""
+    records: list[Action]
+    """Evidence."""
     then: list[Action]
     tell: Tell
     seen: list[Notice] = field(default_factory=list)
     """What was found, whatever becomes of it."""
     requeue_seconds: float | None = STEADY_SECONDS
+    held: bool = False
+    """Whether a pod that serves stays because what would replace it has no place."""
     wants_places: bool = False
     """Whether a pod that serves would go if there were a place for what replaces it: decide again with the nodes."""
 
@@ -60,29 +64,43 @@ def decide(observed: Observed, settings: OperatorSettings, now: float) -> Decisi
         status = invalid_status(observed, found[1], now=now)
         notices = transitions(observed.old_status, status)
         # Nothing to do until the resource changes, which wakes us.
-        return Decision([], [], lambda _outcome: (_changed(observed, status), notices), requeue_seconds=None)
+        return Decision([], [], [], lambda _outcome: (_changed(observed, status), notices), requeue_seconds=None)
     spec = found.spec
-    indices = rollout.wanted_indices(observed, spec.replicas) if found.plan is not None else _existing(observed)
+    indices = (
+        rollout.wanted_indices(observed, spec.replicas, found.revision)
+        if found.plan is not None
+        else _existing(observed)
+    )
     qualification = qualify(observed, spec, found.plan_digest)
     rounds = Rounds(replies=settings.solo_interval_seconds, old=settings.width_interval_seconds)
     quarantine = decide_quarantine(observed, spec, now=now, rounds=rounds, observing=found.observing)
     listed = _children(observed, found, settings, indices, qualification)
     places = rollout.without_place(observed, listed, found.revision, found.restart) if settings.read_nodes else {}
     held = {index: words for index, words in places.items() if words != ""}
-    surplus = rollout.surplus(observed, indices, now)
+    surplus = rollout.surplus(observed, indices, found.revision, found.restart, now)
     going = rollout.replaced_pods(observed, indices, found.revision, found.restart, now, held)
-    draining = (surplus.draining | going.draining) - quarantine.out
+    draining = _composed(observed, surplus.draining | going.draining, quarantine)
     replaced = names_of(quarantine.actions)
+    # A pod takes along what its probe alone remembers.
+    deletes = [
+        replace(action, after=names_of(quarantine.records))
+        for action in (*surplus.deletes, *going.deletes)
+        if action.about not in replaced
+    ]
     kept = [child for child in listed if child["kind"] != "StatefulSet" or pods.index_of(child) not in held]
     patches = functools.partial(_pod_patches, observed, quarantine, draining)
-    first = [*quarantine.records, *patches(None), *quarantine.actions]
+    first = patches(None)
+    created = names_of(action for action in qualification.actions if not isinstance(action, Delete))
     then = [
+        *quarantine.actions,
         *qualification.actions,
-        *_applied(observed, kept, names_of(qualification.actions)),
+        *_applied(observed, kept, created),
         *patches(qualification),
-        *surplus.deletes,
-        *(action for action in going.deletes if action.about not in replaced),
+        *deletes,
     ]
+    if observed.resource["metadata"].get("deletionTimestamp"):
+        # It ends, and another one's finalizer holds it: its pods may serve for long, and are watched.
+        then = list(quarantine.actions)
 
     def tell(outcome: Outcome) -> tuple[dict[str, Any] | None, list[Notice]]:
         status = build_status(
@@ -98,13 +116,32 @@ def decide(observed: Observed, settings: OperatorSettings, now: float) -> Decisi
             settings=settings,
         )
         isolated = _isolated_boots(observed, quarantine, outcome)
-        return _changed(observed, status), transitions(observed.old_status, status, isolated)
+        agreed = [notice for about, notice in qualification.agreed.items() if about not in outcome.undone]
+        said = [*agreed, *transitions(observed.old_status, status, isolated)]
+        return _changed(observed, status), list({(item.reason, item.key): item for item in said}.values())
 
     ready = observed.condition(Type.READY) == "True" and not first and not then
-    seen = [*quarantine.notices, *qualification.notices]
     return Decision(
-        first, then, tell, seen, STEADY_SECONDS if ready else SOON_SECONDS, wants_places=None in held.values()
+        first,
+        quarantine.records,
+        then,
+        tell,
+        quarantine.notices,
+        STEADY_SECONDS if ready else SOON_SECONDS,
+        wants_places=None in held.values(),
+        held=any(held.values()),
     )
+
+
+def _composed(observed: Observed, draining: set[int], quarantine: Quarantine) -> set[int]:
+    """Return who may drain, beside those who are isolated.
+
+    While it is not known who is right, and while somebody is being isolated, nobody else begins to leave.
+    """
+    begun = {item.index for item in observed.replicas if item.leaves}
+    if quarantine.waits or quarantine.isolating:
+        draining = draining & begun
+    return draining - quarantine.out
 
 
 def _isolated_boots(observed: Observed, quarantine: Quarantine, outcome: Outcome) -> dict[int, str]:
@@ -160,6 +197,8 @@ def _applied(observed: Observed, listed: Iterable[Manifest], records: frozenset[
     actions: list[Action] = []
     mounted: set[Name] = set()
     for child in listed:
+        if child["kind"] in observed.unread:
+            continue
         about = name_of(child)
         live = observed.children.get(about)
         if is_as_wanted(observed, child):

@@ -46,7 +46,17 @@ def transitions(
         reason, warning = TOLD[item["type"], item["status"]]
         since = earlier.get("lastTransitionTime") or item["lastTransitionTime"]
         notices.append(Notice(reason, item["message"], f"{item['type']}/{item['status']}/{since}", warning=warning))
-    return [*_replicas_changed(old, new, isolated or {}), *notices]
+    return [*_agreed(old, new), *_replicas_changed(old, new, isolated or {}), *notices]
+
+
+def _agreed(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[Notice]:
+    """Return that answers were agreed, also where a controller was killed when it had stored them."""
+    baseline = new.get("baseline") or {}
+    if not baseline or baseline.get("fingerprint") == (old.get("baseline") or {}).get("fingerprint"):
+        return []
+    fingerprint, references = str(baseline["fingerprint"]), str(baseline["referencesDigest"])
+    words = f"{baseline['lifetimes']} lifetime(s) agree on the answers of fingerprint {fingerprint[:23]}"
+    return [Notice("RevisionQualified", words, names.baseline_key(fingerprint, references))]
 
 
 def _replicas_changed(old: Mapping[str, Any], new: Mapping[str, Any], isolated: Mapping[int, str]) -> list[Notice]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Awaitable
 from dataclasses import replace
 from typing import Protocol, Self
 
@@ -20,7 +21,8 @@ from detinf.cluster.port import (
     SERVICE,
     STATEFUL_SET,
     ClusterApi,
-    ForbiddenError,
+    ClusterError,
+    Kind,
     Manifest,
 )
 from detinf.controller import pods
@@ -90,36 +92,63 @@ class HttpReports:
 
 
 async def gather(api: ClusterApi, reports: ReportSource, namespace: str, name: str) -> Observed | None:
-    """Return what there is about a resource; None where it is gone or going."""
+    """Return what there is about a resource; None where it is gone.
+
+    Raises:
+        ClusterError: where the resource, its pods, their StatefulSets or the records could not be read. What else could
+            not be is unknown, and keeps nothing from being watched.
+    """
     resource = await api.get(RESOURCE, namespace, name)
-    if resource is None or resource["metadata"].get("deletionTimestamp"):
+    if resource is None:
         return None
     labels = names.selector(name)
+    unread: dict[str, str] = {}
+
+    async def listed_(kind: Kind) -> list[Manifest]:
+        try:
+            return await api.list(kind, namespace=namespace, labels=labels)
+        except ClusterError as error:
+            if kind not in {SERVICE, POD_DISRUPTION_BUDGET}:
+                raise
+            unread[kind.kind] = error.words
+            return []
+
     kinds = (STATEFUL_SET, SERVICE, CONFIG_MAP, POD_DISRUPTION_BUDGET, POD)
-    listed = await asyncio.gather(*(api.list(kind, namespace=namespace, labels=labels) for kind in kinds))
+    listed = await asyncio.gather(*(listed_(kind) for kind in kinds))
     running = [pod for pod in listed[4] if pod.get("status", {}).get("podIP") and not pods.is_terminating(pod)]
     fetched = await asyncio.gather(*(reports.fetch(pod) for pod in running))
     found = {pods.uid_of(pod): report for pod, report in zip(running, fetched, strict=True) if report is not None}
     podless = [item for item in listed[0] if not any(pods.controlled_by(pod, [pods.uid_of(item)]) for pod in listed[4])]
     events = await _events(api, namespace, podless=podless, listed_pods=listed[4])
     unlabelled = await _unlabelled(api, namespace, podless=podless)
-    return Observed(resource, listed[0], listed[1], listed[2], listed[3], listed[4], found, events, unlabelled)
+    return Observed(
+        resource, listed[0], listed[1], listed[2], listed[3], listed[4], found, events, unlabelled, unread=unread
+    )
 
 
 async def with_places(api: ClusterApi, observed: Observed) -> Observed:
-    """Return what was gathered, with all nodes and all pods on them."""
+    """Return what was gathered, with all nodes and all pods on them, or why they could not be read."""
     try:
         nodes, everybody = await asyncio.gather(api.list(NODE), api.list(POD))
-    except ForbiddenError as error:
+    except ClusterError as error:
         return replace(observed, places=Places(unread=error.words))
     return replace(observed, places=Places(nodes, everybody))
+
+
+async def _or_nothing(asked: Awaitable[list[Manifest]]) -> list[Manifest]:
+    """Return what explains a replica that does not run; nothing where that cannot be read: nothing depends on it."""
+    try:
+        return await asked
+    except ClusterError as error:
+        log.warning("not read", error=str(error))
+        return []
 
 
 async def _unlabelled(api: ClusterApi, namespace: str, *, podless: list[Manifest]) -> dict[str, Manifest]:
     """Return, by name, what has the name of a pod that a StatefulSet lacks: it keeps the StatefulSet from making it."""
     names_ = [f"{item['metadata']['name']}-0" for item in podless]
     found = await asyncio.gather(
-        *(api.list(POD, namespace=namespace, fields={"metadata.name": name}) for name in names_)
+        *(_or_nothing(api.list(POD, namespace=namespace, fields={"metadata.name": name})) for name in names_)
     )
     return {name: listed[0] for name, listed in zip(names_, found, strict=True) if listed}
 
@@ -130,5 +159,7 @@ async def _events(
     """Return the Events, by uid, about what says nothing itself: a pod that was refused, or waits for its volumes."""
     silent = podless + [pod for pod in listed_pods if not pods.is_terminating(pod) and waits_for_containers(pod)]
     uids = [pods.uid_of(item) for item in silent]
-    found = await asyncio.gather(*(api.list(EVENT, namespace=namespace, fields={"regarding.uid": uid}) for uid in uids))
+    found = await asyncio.gather(
+        *(_or_nothing(api.list(EVENT, namespace=namespace, fields={"regarding.uid": uid})) for uid in uids)
+    )
     return dict(zip(uids, found, strict=True))

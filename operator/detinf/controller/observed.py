@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
@@ -25,6 +25,8 @@ class Replica:
     """Only a report that can be trusted to be this pod's and this boot's."""
     ending: Manifest | None = None
     """Its pod that is being deleted, where there is no other one yet."""
+    recorded: Sequence[Evidence] = ()
+    """What is on record of the boot that runs now, the oldest first."""
     unlabelled: Manifest | None = None
     """What has its pod's name and is not its pod: one that lost its labels, or somebody else's."""
 
@@ -51,19 +53,19 @@ class Replica:
 
     @property
     def evidence(self) -> Evidence | None:
-        """The divergence of the boot that runs now."""
-        report = self.report
-        if report is None or report.evidence is None or report.evidence.boot != report.boot:
-            return None
-        return report.evidence
+        """The first divergence of the boot that runs now."""
+        return next(iter(self.pieces), None)
 
     @property
     def pieces(self) -> list[Evidence]:
-        """Everything that the boot that runs now diverged on, the first divergence first."""
-        first, report = self.evidence, self.report
-        if first is None or report is None:
-            return []
-        return [first, *(item for item in report.further or () if item.boot == first.boot)]
+        """Everything that the boot that runs now diverged on, the first divergence first.
+
+        What is on record of it counts as well as what its probe reports: a probe may lose its books, or not be reached.
+        """
+        report = self.report
+        told = [] if report is None else [report.evidence, *(report.further or ())]
+        found = [item for item in told if item is not None and item.boot == (report and report.boot)]
+        return found or list(self.recorded)
 
     @property
     def leaves(self) -> bool:
@@ -104,6 +106,8 @@ class Observed:
     """By name: pods that have the name of a replica's pod and not its labels."""
     places: Places | None = None
     """None where nobody has looked: then nothing that serves goes for another one."""
+    unread: Mapping[str, str] = field(default_factory=dict)
+    """Kinds of children that could not be listed, with the API server's words: nothing of them is applied."""
 
     @property
     def name(self) -> str:
@@ -181,11 +185,24 @@ class Observed:
                 index,
                 sets.get(index),
                 found.get(index),
-                self._report(found.get(index)),
+                report := self._report(found.get(index)),
                 None if index in found else ending.get(index),
+                self._recorded(found.get(index), report),
                 self.unlabelled.get(names.pod_name(self.name, index)),
             )
             for index in sorted({*sets, *found})
+        ]
+
+    def _recorded(self, pod: Manifest | None, report: Report | None) -> list[Evidence]:
+        """Return the evidence on record of the boot that runs in a pod."""
+        started = None if pod is None else pods.engine_started(pod)
+        if pod is None or started is None:
+            return []
+        boot = None if report is None else report.boot
+        return [
+            item
+            for _, item in self.evidence
+            if item.pod.uid == pods.uid_of(pod) and (item.boot == boot if boot else item.detected_unix >= started)
         ]
 
     @cached_property

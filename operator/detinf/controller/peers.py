@@ -108,7 +108,7 @@ def asked_of(replica: Replica, replicas: Sequence[Replica]) -> str | None:
     items = [
         question(item)
         for other in replicas
-        if other.index != replica.index and other.report is not None
+        if other.index != replica.index
         for item in other.pieces
         if item.fingerprint == replica.report.fingerprint
     ]

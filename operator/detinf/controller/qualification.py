@@ -21,7 +21,7 @@ from detinf.api import names
 from detinf.api.conditions import Finding, Reason, Type
 from detinf.api.types import Spec
 from detinf.cluster.port import CONFIG_MAP
-from detinf.controller.actions import Action, Create, Delete, Name, Notice
+from detinf.controller.actions import Action, Create, Delete, Name, Notice, name_of
 from detinf.controller.builders import baseline_record, candidate_record, references_record
 from detinf.controller.identity import Pinned, pinned
 from detinf.controller.observed import Observed
@@ -46,7 +46,8 @@ class Qualification:
     pinned: Pinned
     actions: list[Action] = field(default_factory=list)
     entries: dict[str, str] = field(default_factory=dict)
-    notices: list[Notice] = field(default_factory=list)
+    agreed: dict[Name, Notice] = field(default_factory=dict)
+    """What was agreed, by the record that is to hold it."""
     baseline: dict[str, Any] | None = None
     """For ``status.baseline``."""
     stored_as: Name | None = None
@@ -111,11 +112,12 @@ def qualify(observed: Observed, spec: Spec, plan_digest: str) -> Qualification:
         agreed = _agree([item for item in candidates if item.fingerprint != lost], result)
         for baseline in agreed:
             baselines[baseline.digest()] = baseline
-            result.actions.append(Create(baseline_record(observed.resource, baseline)))
+            record = baseline_record(observed.resource, baseline)
+            result.actions.append(Create(record))
             words = f"{baseline.lifetimes} lifetime(s) agree on the answers of fingerprint {baseline.fingerprint[:23]}"
             # Not the digest: the number of lifetimes is in it, which grows while a killed controller is away.
             key = names.baseline_key(baseline.fingerprint, baseline.references_digest)
-            result.notices.append(Notice("RevisionQualified", words, key))
+            result.agreed[name_of(record)] = Notice("RevisionQualified", words, key)
 
     current = _current(observed, plan_digest, references_digest, baselines)
     _deliver(references, _kept(observed, baselines, current, result), result)

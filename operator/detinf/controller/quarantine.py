@@ -37,8 +37,8 @@ EVIDENCE_KEPT = 20
 class Quarantine:
     """What to do about divergences."""
 
-    records: list[Action] = field(default_factory=list)
-    """What is kept of them. It comes first: a restart in place forgets its evidence."""
+    recorded: dict[int, list[Action]] = field(default_factory=dict)
+    """By replica what is kept of them. No pod goes before its evidence is stored."""
     actions: list[Action] = field(default_factory=list)
     notices: list[Notice] = field(default_factory=list)
     isolated: set[int] = field(default_factory=set)
@@ -54,6 +54,11 @@ class Quarantine:
     common_mode: bool = False
 
     @property
+    def records(self) -> list[Action]:
+        """What is kept of them."""
+        return [action for listed in self.recorded.values() for action in listed]
+
+    @property
     def out(self) -> set[int]:
         """Replicas that are, or are to be, out of the Service."""
         return self.isolated | self.isolating
@@ -61,7 +66,7 @@ class Quarantine:
 
 def is_common_mode(replicas: list[Replica]) -> bool:
     """Return whether every replica that serves diverges, on whatever cell, and there are several."""
-    serving = [item for item in replicas if item.ready and not item.leaves and item.report is not None]
+    serving = [item for item in replicas if item.ready and not item.leaves]
     return len(serving) > 1 and all(item.evidence is not None for item in serving)
 
 
@@ -85,18 +90,18 @@ def decide_quarantine(
     """
     result = Quarantine(common_mode=is_common_mode(observed.replicas))
     on_record = {child["metadata"]["name"]: child for child, _ in observed.evidence}
+    running = {item.boot for replica in observed.replicas for item in replica.pieces}
     result.actions += [
         Delete(CONFIG_MAP, observed.namespace, child["metadata"]["name"], pods.uid_of(child), "newer evidence is kept")
-        for child, _ in observed.evidence[:-EVIDENCE_KEPT]
+        for child, item in observed.evidence[:-EVIDENCE_KEPT]
+        if item.boot not in running
     ]
     for replica in observed.replicas:
         evidence, pod, report = replica.evidence, replica.pod, replica.report
-        if pod is None or report is None:
+        if pod is None or evidence is None:
             # Nothing is known of the boot that runs now; an isolated one stays isolated until something is.
-            if replica.isolated_boot is not None:
+            if replica.isolated_boot is not None and (report is None or replica.isolated_boot == report.boot):
                 result.isolated.add(replica.index)
-            continue
-        if evidence is None:
             continue
         records: list[Action] = []
         for item in replica.pieces:
@@ -104,10 +109,11 @@ def decide_quarantine(
             if record["metadata"]["name"] not in on_record:
                 records.append(Create(record))
                 result.notices.append(_notice(replica, item))
-        result.records += records
-        if report.phase is Phase.GATE_FAILED:
+        result.recorded[replica.index] = records
+        if report is not None and report.phase is Phase.GATE_FAILED:
             _replace_failed_gate(observed, replica, evidence, now, result)
-        elif replica.isolated_boot == evidence.boot:
+        elif replica.isolated_boot == evidence.boot or replica.leaves:
+            # One that left to make way, or whose label a hand has half taken, does not come back.
             result.isolated.add(replica.index)
             _replace_drained(observed, replica, records, now, result)
         else:
@@ -147,6 +153,9 @@ def _judge(
     elif found.silent:
         silent = ", ".join(str(peer) for peer in found.silent)
         result.serves[index] = f"replica {silent} was asked the same again and could not tell: it is still being asked"
+    elif found.failing:
+        failing = ", ".join(str(peer) for peer in found.failing)
+        result.serves[index] = f"replica {failing}, of the same fingerprint, diverged, too, and nobody can tell for it"
     else:
         result.serves[index] = "no other replica of its fingerprint serves, and the last one is never taken away"
 

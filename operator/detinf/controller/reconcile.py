@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import time
 from collections.abc import Callable
+from dataclasses import dataclass, replace
 
 import structlog
 
@@ -13,10 +14,10 @@ from detinf.api import names
 from detinf.cluster.port import POD, ClusterApi, ClusterError
 from detinf.controller.actions import Apply, Create, Delete, Outcome
 from detinf.controller.carry_out import carry_out
-from detinf.controller.decide import SOON_SECONDS, decide
+from detinf.controller.decide import SOON_SECONDS, Decision, decide
 from detinf.controller.exported import Exported
 from detinf.controller.gather import ReportSource, gather, with_places
-from detinf.controller.observed import Observed
+from detinf.controller.observed import Observed, Places
 from detinf.controller.pods import label
 from detinf.controller.queue import KeyQueue
 from detinf.controller.retries import Retries
@@ -27,6 +28,19 @@ Key = tuple[str, str]
 """(namespace, name)"""
 
 log = structlog.get_logger()
+
+
+PLACES_SECONDS = 30.0
+"""All nodes and all pods are much to read: while there is no place, they are read so often."""
+
+
+@dataclass(frozen=True)
+class KnownPlaces:
+    """Nodes and pods, as they were when they had no place."""
+
+    places: Places
+    generation: int
+    until: float
 
 
 class Reconciler:
@@ -62,6 +76,7 @@ class Reconciler:
         self.now = now
         self.queue: KeyQueue[Key] = KeyQueue(monotonic)
         self.retries = Retries(monotonic)
+        self._places: dict[Key, KnownPlaces] = {}
 
     async def reconcile(self, key: Key) -> float | None:
         """Bring one resource closer to what it asks for; return when to look again, in seconds.
@@ -76,19 +91,34 @@ class Reconciler:
         if observed is None:
             self.exported.forget(*key)
             self.retries.keep(key, set())
+            self._places.pop(key, None)
             return None
         self.exported.seen(*key)
         now = self.now()
         decision = decide(observed, self.settings, now)
         if decision.wants_places:
-            observed = await with_places(self.api, observed)
-            decision = decide(observed, self.settings, now)
+            observed, decision = await self._with_places(key, observed, now)
         outcome = await carry_out(self.api, observed, decision, now=now, instance=self.instance, retries=self.retries)
         self._count(key, observed, outcome)
         if outcome.refused:
             self.exported.failed()
             return SOON_SECONDS
         return decision.requeue_seconds
+
+    async def _with_places(self, key: Key, observed: Observed, now: float) -> tuple[Observed, Decision]:
+        """Decide with the nodes: with those of a while ago only for as long as they are why somebody stays."""
+        known = self._places.get(key)
+        if known is not None and known.until > self.queue.clock() and known.generation == observed.generation:
+            looked = replace(observed, places=known.places)
+            if (decision := decide(looked, self.settings, now)).held:
+                return looked, decision
+        looked = await with_places(self.api, observed)
+        decision = decide(looked, self.settings, now)
+        self._places.pop(key, None)
+        if decision.held and looked.places is not None:
+            until = self.queue.clock() + PLACES_SECONDS
+            self._places[key] = KnownPlaces(looked.places, observed.generation, until)
+        return looked, decision
 
     def _count(self, key: Key, observed: Observed, outcome: Outcome) -> None:
         """Count what was done: it is on record when the pods that it was about are gone."""

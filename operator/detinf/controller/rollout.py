@@ -18,6 +18,7 @@ from detinf.controller.applied import is_as_wanted
 from detinf.controller.observed import Observed, Replica
 from detinf.controller.place import no_place, not_read
 from detinf.controller.quarantine import DRAIN_SECONDS
+from detinf.documents import Phase
 
 
 @dataclass
@@ -29,15 +30,56 @@ class Leaving:
     deletes: list[Action] = field(default_factory=list)
 
 
-def _worst_first(replica: Replica) -> tuple[bool, bool, int]:
-    return (replica.isolated_boot is None, replica.ready, -replica.index)
+UNREADY_SECONDS = 60
+"""So long a pod that has served must have been unready to be replaced as one that does not serve."""
 
 
-def wanted_indices(observed: Observed, replicas: int) -> list[int]:
-    """Return the indices that are to exist: the best of those that do, and the lowest free ones for what is missing."""
-    best = sorted((item for item in observed.replicas if item.stateful_set is not None), key=_worst_first, reverse=True)
-    # Whoever drains already goes before one that serves.
-    best.sort(key=lambda item: item.leaves and item.isolated_boot is None)
+_DIVERGED, _UNREADY, _DRAINS, _SERVES = range(4)
+
+
+def _worst_first(replica: Replica) -> tuple[int, int]:
+    """Return the order in which replicas make way: diverged ones, unready ones, those that drain, those that serve."""
+    if replica.evidence is not None or replica.isolated_boot is not None:
+        return _DIVERGED, -replica.index
+    if replica.leaves:
+        return _DRAINS, -replica.index
+    return (_SERVES if replica.ready else _UNREADY), -replica.index
+
+
+def has_served(replica: Replica) -> bool:
+    """Return whether a pod's boot has passed its gate, or may have: its probe is not heard, and its engine runs.
+
+    It may be unready for a moment, and comes back by itself.
+    """
+    if replica.pod is None:
+        return False
+    if replica.ready or replica.isolated_boot is not None:
+        return True
+    return replica.started if replica.report is None else replica.report.phase is Phase.PASSED
+
+
+def _may_go(replica: Replica, now: float) -> bool:
+    """Return whether a pod that is unready, and does not leave, is one that does not serve."""
+    if replica.pod is None or not has_served(replica):
+        return True
+    since = pods.unready_since(replica.pod)
+    return since is not None and now - since >= UNREADY_SECONDS
+
+
+def wanted_indices(observed: Observed, replicas: int, revision: str) -> list[int]:
+    """Return the indices that are to exist: the best of those that do, and the lowest free ones for what is missing.
+
+    Whose StatefulSet has the wanted revision is on its way, and is not given up for one that serves an older one: that
+    stays until the other serves (``surplus``).
+    """
+
+    def goodness(replica: Replica) -> tuple[bool, bool, int, int]:
+        rank, place = _worst_first(replica)
+        wanted = pods.label(replica.stateful_set or {"metadata": {}}, names.LABEL_REVISION) == revision
+        # Who drains and who serves are alike here, or the choice would change when somebody begins to drain.
+        return rank > _DIVERGED, wanted, min(rank, _DRAINS), place
+
+    best = sorted((item for item in observed.replicas if item.stateful_set is not None), key=goodness, reverse=True)
     kept = [replica.index for replica in best][:replicas]
     free = (index for index in range(replicas + len(kept)) if index not in kept)
     return sorted([*kept, *(next(free) for _ in range(replicas - len(kept)))])
@@ -51,12 +93,21 @@ def drained(replica: Replica, now: float) -> bool:
     return replica.leaves and since is not None and now - since >= DRAIN_SECONDS
 
 
-def surplus(observed: Observed, indices: list[int], now: float) -> Leaving:
-    """Return the StatefulSets that are not to exist; their pods go with them."""
+def surplus(observed: Observed, indices: list[int], revision: str, restart: str | None, now: float) -> Leaving:
+    """Return the StatefulSets that are not to exist; their pods go with them.
+
+    One that serves stays until those that are kept serve as they are wanted.
+    """
+    kept = [replica for replica in observed.replicas if replica.index in indices]
+    kept_serve = all(item.ready and not item.leaves and not is_old(item, revision, restart) for item in kept)
+    kept_serve = kept_serve and len(kept) == len(indices)
     leaving = Leaving()
     for replica in observed.replicas:
         found = replica.stateful_set
         if found is None or replica.index in indices:
+            continue
+        serves = replica.ready and not replica.leaves
+        if serves and not kept_serve and replica.evidence is None:
             continue
         if replica.ready or replica.leaves:
             leaving.draining.add(replica.index)
@@ -99,7 +150,7 @@ def without_place(
     return {
         replica.index: _no_place(observed, replica, sets[replica.index]["spec"]["template"])
         for replica in observed.replicas
-        if replica.ready
+        if has_served(replica)
         and replica.index in sets
         # What is no part of the plan replaces no pod, but one that dies comes back with it.
         and (is_old(replica, revision, restart) or not is_as_wanted(observed, sets[replica.index]))
@@ -151,7 +202,7 @@ def replaced_pods(
         and pods.label(replica.stateful_set, names.LABEL_REVISION) == revision
         and (restart is None or _restart_of(replica.stateful_set) == restart)
     ]
-    going = [replica for replica in old if replica.leaves or not replica.ready]
+    going = [replica for replica in old if replica.leaves or (not replica.ready and _may_go(replica, now))]
     if not going and len(replicas) == len(indices) and all(replica.ready for replica in replicas):
         going = sorted(old, key=_worst_first)[:1]
     why = f"revision {revision} is wanted" if restart is None else f"revision {revision}, restarted, is wanted"

@@ -27,6 +27,8 @@ from detinf.documents import Cell, Phase, Verdict
 
 MESSAGE_LENGTH = 1024
 STATE_LENGTH = 512
+SKEW_SECONDS = 60
+"""So far a node's clock may be ahead of ours."""
 
 
 def invariant(
@@ -101,7 +103,8 @@ def _is_proven(replica: Replica, *, now: float, stale_after: int) -> bool:
     """Return whether a replica passed lately: the baseline alone, and at least one proven batch."""
 
     def fresh(cell: Cell) -> bool:
-        passed = cell.last_pass_unix is not None and now - cell.last_pass_unix <= stale_after
+        # A PASS of the future is a node's clock, and says nothing of when it was.
+        passed = cell.last_pass_unix is not None and -SKEW_SECONDS <= now - cell.last_pass_unix <= stale_after
         return passed and cell.verdict is not Verdict.FAIL
 
     report = replica.report
@@ -169,7 +172,12 @@ class Row:
 
 
 def rows(
-    observed: Observed, quarantine: Quarantine, isolated: Collection[int], indices: Sequence[int], draining: set[int]
+    observed: Observed,
+    quarantine: Quarantine,
+    outcome: Outcome,
+    isolated: Collection[int],
+    indices: Sequence[int],
+    draining: set[int],
 ) -> list[Row]:
     """Return the replicas that are to exist."""
     replicas = {replica.index: replica for replica in observed.replicas}
@@ -186,7 +194,9 @@ def rows(
         )
         record: str | None = None
         if replica.evidence is not None:
-            record = names.evidence_name(observed.name, replica.evidence.digest())
+            name = names.evidence_name(observed.name, replica.evidence.digest())
+            stored = ("ConfigMap", name) in observed.children or any(item.about[1] == name for item in outcome.done)
+            record = name if stored else None
         elif state.state != "Serving":
             record = before.get(index, {}).get("evidence")
         if record is not None and not state.words:
@@ -230,7 +240,7 @@ def build_status(
         and item.pod is not None
         and not outcome.is_undone("Pod", item.pod["metadata"]["name"])
     }
-    listed = rows(observed, quarantine, isolated, indices, draining)
+    listed = rows(observed, quarantine, outcome, isolated, indices, draining)
     states = [(row.replica.index, row.state) for row in listed]
     replicas = [row.replica for row in listed]
     ready = [item for item in replicas if item.ready and item.index not in isolated and not item.leaves]
@@ -242,7 +252,7 @@ def build_status(
         attested_finding(replicas, states),
         _qualified(qualification, outcome),
         invariant(observed, quarantine, isolated, ready, now=now, stale_after=settings.stale_after_seconds)
-        if spec.replicas or quarantine.out or observed.uncounted
+        if spec.replicas or quarantine.out or observed.uncounted or any(item.evidence for item in observed.replicas)
         else Finding(Type.OUTPUTS_INVARIANT, "Unknown", Reason.SCALED_TO_ZERO, "spec.replicas is 0: raise it to serve"),
         available(spec, ready, states, old, held),
     ]
@@ -305,7 +315,7 @@ def _progressing(
     found: Wanted, *, settled: bool, old: Sequence[int], held: Mapping[int, str], stuck: Finding | None
 ) -> Finding:
     if found.problems:
-        still = "nothing is changed until the spec can be carried out"
+        still = "nothing that the edit asks for is changed until the spec can be carried out"
         return Finding(Type.PROGRESSING, "False", Reason.INVALID_SPEC, still)
     if held:
         return Finding(Type.PROGRESSING, "False", Reason.NO_PLACE, _held(held))

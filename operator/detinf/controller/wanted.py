@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from detinf.api import names
-from detinf.api.types import ProbeMode, Spec
+from detinf.api.types import ProbeMode, Quarantine, QuarantinePolicy, Spec
 from detinf.api.validation import validate
 from detinf.controller import pods
 from detinf.controller.builders import plan_for
@@ -65,8 +65,19 @@ def wanted(observed: Observed, settings: OperatorSettings) -> Wanted | tuple[Spe
                 return _planned(observed, earlier, settings, last, told)
             return _held(observed, earlier, settings, last, told)
     if observed.replicas:
-        return _held(observed, spec or ANY_SPEC, settings, last, told)
+        return _held(observed, spec or _unreadable(observed), settings, last, told)
     return spec, told
+
+
+def _unreadable(observed: Observed) -> Spec:
+    """Return what holds where no spec can be read: what can be read of it, and nothing that its owner did not say."""
+    said = observed.resource.get("spec") or {}
+    asked = said.get("quarantine") if isinstance(said, Mapping) else None
+    policy = asked.get("policy", QuarantinePolicy.ISOLATE) if isinstance(asked, Mapping) else QuarantinePolicy.ISOLATE
+    known = policy in set(QuarantinePolicy)
+    quarantine = Quarantine(policy=QuarantinePolicy(policy) if known else QuarantinePolicy.REPORT)
+    replicas = sum(1 for item in observed.replicas if item.stateful_set is not None)
+    return ANY_SPEC.model_copy(update={"quarantine": quarantine, "replicas": replicas})
 
 
 def _planned(
@@ -100,8 +111,8 @@ def _held(
     digest = digest_bytes(text.encode()) if text else ""
     profile = settings.profiles.get(spec.engine.profile or settings.default_profile or "")
     observing = observed_because(spec, profile) if profile is not None else _delivered_mode(observed)
-    restart = pods.annotation(observed.resource, names.ANNOTATION_RESTART)
-    return Wanted(spec, None, revision, digest, last_valid, observing, problems, restart)
+    # Without a plan nothing can be restarted with it, either.
+    return Wanted(spec, None, revision, digest, last_valid, observing, problems)
 
 
 def _delivered_mode(observed: Observed) -> str | None:

@@ -312,6 +312,7 @@ TROUBLES_OF_PODS = {
 }
 """Their remedies are about the cluster, the image or the node: tests/cluster/test_trouble.py and tests/e2e."""
 WAITED_FOR = {
+    Reason.CHILDREN_UNREAD,
     Reason.NOT_PINNED_YET,
     Reason.NOT_ATTESTED_YET,
     Reason.WAITING_FOR_REFERENCES,
