@@ -54,7 +54,9 @@ def missing(stored: Any, wanted: Any, path: str = "") -> list[str]:
     if isinstance(wanted, list) and isinstance(stored, list) and len(wanted) == len(stored):
         pairs = enumerate(zip(stored, wanted, strict=True))
         return [found for index, pair in pairs for found in missing(*pair, f"{path}[{index}]")]
-    return [] if stored == wanted else [f"{path}: {stored!r} is stored for {wanted!r}"]
+    # What is False is not stored, and is as it is wanted without.
+    same = stored == wanted or (stored is None and wanted is False)
+    return [] if same else [f"{path}: {stored!r} is stored for {wanted!r}"]
 
 
 def children_of(resource: Manifest) -> list[Manifest]:

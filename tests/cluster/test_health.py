@@ -16,7 +16,8 @@ from fleet import Fleet
 from detinf.api import names
 from detinf.controller.carry_out import carry_out
 from detinf.controller.decide import decide
-from detinf.controller.gather import gather
+from detinf.controller.gather import gather, with_places
+from detinf.controller.retries import Retries
 from detinf.controller.settings import OperatorSettings
 
 pytestmark = pytest.mark.cluster
@@ -59,7 +60,11 @@ class Story:
             observed = await gather(self.fleet.api, self.fleet, "ns", "a")
             assert observed is not None
             decision = decide(observed, SETTINGS, self.fleet.now)
-            await carry_out(self.fleet.api, observed, decision, now=self.fleet.now, instance="test")
+            if decision.wants_places:
+                observed = await with_places(self.fleet.api, observed)
+                decision = decide(observed, SETTINGS, self.fleet.now)
+            retries = Retries(lambda: self.fleet.now)
+            await carry_out(self.fleet.api, observed, decision, now=self.fleet.now, instance="test", retries=retries)
             if tick:
                 self.fleet.tick()
         return self
@@ -92,7 +97,7 @@ async def test_roll_out_is_in_progress_to_its_end() -> None:
         model={"source": manifest()["spec"]["model"]["source"], "maxModelLen": 64}
     )
     seen = []
-    for _ in range(40):
+    for _ in range(80):
         await story.reconcile()
         seen += said(story.resource)
         if seen[-1] == ("Current", "Healthy"):

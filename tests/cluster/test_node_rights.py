@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 import yaml
 from detinf_cluster.build import binary
+from rendered_chart import settings
 
 from detinf.controller.settings import parse
 
@@ -77,12 +78,7 @@ def test_account_with_one_namespace_sees_all_places_and_touches_its_own_alone(
 def test_chart_that_is_not_to_read_nodes_grants_nothing_and_says_so_to_the_controller(watched: str) -> None:
     values = ("topology.readNodes=false", f"watchNamespace={watched}")
     roles = [item for item in rendered("rbac", *values) if item["kind"] in {"Role", "ClusterRole"}]
-    assert len(roles) == 1
-    assert "nodes" not in {resource for rule in roles[0]["rules"] for resource in rule["resources"]}
-    assert told(*values) is False
-    assert told(f"watchNamespace={watched}") is True
-
-
-def told(*values: str) -> bool:
-    (config,) = rendered("configmap", *values)
-    return parse(yaml.safe_load(config["data"]["config.yaml"])).read_nodes
+    (role,) = (item for item in roles if not item["metadata"]["name"].endswith("-lease"))
+    assert "nodes" not in {resource for rule in role["rules"] for resource in rule["resources"]}
+    assert parse(settings({"watchNamespace": watched, "topology": {"readNodes": False}})).read_nodes is False
+    assert parse(settings({"watchNamespace": watched})).read_nodes is True

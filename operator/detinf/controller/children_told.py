@@ -13,6 +13,8 @@ from detinf.controller.actions import Outcome, Undone
 from detinf.controller.observed import Observed
 
 SHOWN = 3
+TOLD_AFTER = 3
+"""Looks in a row in which a kind could not be listed: one is a moment, and nobody's alarm."""
 OUR_OWN = frozenset({names.FIELD_MANAGER, "kube-controller-manager"})
 DELETE = {
     "StatefulSet": "kubectl delete statefulset {name} --cascade=orphan",
@@ -43,7 +45,7 @@ def children_told(observed: Observed, outcome: Outcome) -> ChildrenTold:
         reason = Reason.CHILD_CONFLICT if lasting else Reason.LEFT_BY_NAMESAKE
         return ChildrenTold(_finding(reason, (_conflict(observed, item) for item in lasting or conflicts.values())))
     said = [item for item in refused if isinstance(item.error, (InvalidError, ForbiddenError))]
-    if not said and observed.unread:
+    if not said and observed.unread and observed.unread_looks >= TOLD_AFTER:
         unread = (f"{kind}s cannot be listed, and stay as they are: {why}" for kind, why in observed.unread.items())
         return ChildrenTold(_finding(Reason.CHILDREN_UNREAD, unread))
     if not said:

@@ -108,6 +108,8 @@ class Observed:
     """None where nobody has looked: then nothing that serves goes for another one."""
     unread: Mapping[str, str] = field(default_factory=dict)
     """Kinds of children that could not be listed, with the API server's words: nothing of them is applied."""
+    unread_looks: int = 0
+    """So many looks in a row."""
 
     @property
     def name(self) -> str:

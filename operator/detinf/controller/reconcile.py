@@ -77,6 +77,7 @@ class Reconciler:
         self.queue: KeyQueue[Key] = KeyQueue(monotonic)
         self.retries = Retries(monotonic)
         self._places: dict[Key, KnownPlaces] = {}
+        self._unread: dict[Key, int] = {}
 
     async def reconcile(self, key: Key) -> float | None:
         """Bring one resource closer to what it asks for; return when to look again, in seconds.
@@ -94,6 +95,8 @@ class Reconciler:
             self._places.pop(key, None)
             return None
         self.exported.seen(*key)
+        self._unread[key] = self._unread.get(key, 0) + 1 if observed.unread else 0
+        observed = replace(observed, unread_looks=self._unread[key])
         now = self.now()
         decision = decide(observed, self.settings, now)
         if decision.wants_places:

@@ -590,3 +590,16 @@ async def test_isolated_replica_whose_label_a_hand_removes_while_its_peers_load_
     fleet.api.put(pod)
     await world.looks(2)
     assert "a-1-0" not in serving(fleet)
+
+
+async def test_kind_that_cannot_be_listed_for_long_is_told_and_one_look_is_nobodys_alarm() -> None:
+    world = await world_of(2)
+    unlist(world.fleet, AWAY, "Service")
+    await world.looks(2)
+    assert condition(world.fleet, "Ready")["status"] == "True"
+    await world.looks(2)
+    assert condition(world.fleet, "Ready")["reason"] == "ChildrenUnread"
+    assert "etcdserver" in condition(world.fleet, "Ready")["message"]
+    world.fleet.api.list = type(world.fleet.api).list.__get__(world.fleet.api)  # type: ignore[method-assign]
+    await world.looks(2)
+    assert condition(world.fleet, "Ready")["status"] == "True"
