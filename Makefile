@@ -8,7 +8,7 @@ export PYTHONPATH := tools/cluster
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help try demo demo-down test test-python test-cluster e2e test-vllm check format generate lock cluster-up cluster-down images bench clean
+.PHONY: help try demo demo-down test test-python test-cluster e2e bad-days test-vllm check format generate lock cluster-up cluster-down images bench clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' Makefile
@@ -33,7 +33,10 @@ test-cluster: venv ## the tests that need a control plane (builds Kubernetes and
 	@$(BIN)/pytest -m "cluster and not e2e and not vllm" -n 2 --dist loadfile --junitxml build/junit-cluster.xml
 
 e2e: venv ## the node tests: real kubelet and containers (root on Linux)
-	@$(BIN)/pytest tests/e2e -m e2e --timeout 1800 --junitxml build/junit-e2e.xml
+	@$(BIN)/pytest tests/e2e --ignore-glob '*/test_bad_*' -m e2e --timeout 1800 --junitxml build/junit-e2e.xml
+
+bad-days: venv ## bad days on the node cluster: 20 minutes of states times faults, objects of others, drains (root on Linux)
+	@DETINF_NODE_TESTS=bad $(BIN)/pytest tests/e2e/test_bad_*.py -m e2e --timeout 1800 --junitxml build/junit-bad-days.xml
 
 test-vllm: venv ## the tests that run the real vLLM on CPU (installs it: some GB)
 	@$(BIN)/pytest tests/vllm -m vllm --timeout 1800 --junitxml build/junit-vllm.xml

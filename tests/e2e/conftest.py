@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -30,7 +31,9 @@ IMAGES = {"simulated": "localhost/detinf/simulated-engine:dev", "vllm-cpu-0.32":
 @pytest.fixture(scope="session")
 def node() -> Iterator[Cluster]:
     """A node-size cluster; every checkout has its own, so that two can be tested at once."""
-    cluster = Cluster(f"e2e-{hashlib.sha256(bytes(ROOT)).hexdigest()[:6]}")
+    # Two runs of one checkout, side by side, have a cluster each.
+    run = os.environ.get("DETINF_NODE_TESTS", "e2e")
+    cluster = Cluster(f"{run}-{hashlib.sha256(bytes(ROOT)).hexdigest()[:6]}")
     cluster.up()
     try:
         yield cluster
