@@ -393,7 +393,9 @@ def test_golden_pod_that_no_node_here_can_take_waits_in_the_schedulers_words(
         def waits(name: str = name, part: str = part) -> str | None:
             condition = site.kubectl.condition("detinf", name, "ReplicasAvailable")
             said = str(condition.get("message", ""))
-            return said if condition.get("reason") == Reason.UNSCHEDULABLE and part in said else None
+            waits_for_room = "Insufficient" in part
+            reason = Reason.UNSCHEDULABLE if waits_for_room else Reason.NO_NODE_MATCHES
+            return said if condition.get("reason") == reason and part in said else None
 
         site.scene.story.wait(f"{name}: {part}", waits, seconds=120)
         (pod,) = site.pods()[name]

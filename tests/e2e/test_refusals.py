@@ -93,7 +93,7 @@ def test_image_of_another_release_than_the_profiles_is_refused_by_the_guard(with
 
 def test_chip_that_no_node_has_is_pending_in_the_schedulers_words(without_resource: Scene) -> None:
     apply(without_resource, chip="910B9")
-    words(without_resource, "Unschedulable", "node affinity/selector", "spec.topology")
+    words(without_resource, "NoNodeMatches", "node affinity/selector", "spec.topology")
 
 
 def test_folder_that_is_not_allowed_is_refused_when_it_is_applied(without_resource: Scene) -> None:

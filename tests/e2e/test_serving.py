@@ -166,6 +166,21 @@ def test_fewer_replicas_and_more_again(serving: Scene) -> None:
     serving.story.wait("Ready", lambda: "yes" if serving.is_ready() else None, seconds=180)
 
 
+def test_edit_that_no_node_takes_leaves_what_serves(serving: Scene) -> None:
+    uids = [serving.pod(index)["metadata"]["uid"] for index in (0, 1)]
+    nowhere = '{"spec": {"scheduling": {"nodeSelector": {"example.org/room": "none"}}}}'
+    serving.kubectl("patch", "detinf", NAME, "--type=merge", "-p", nowhere)
+    serving.kubectl(
+        "wait", "--for=jsonpath={.status.conditions[?(@.type=='Stalled')].reason}=NoPlace", f"detinf/{NAME}"
+    )
+    assert "example.org/room=none" in serving.kubectl.condition("detinf", NAME, "Stalled")["message"]
+    assert [serving.pod(index)["metadata"]["uid"] for index in (0, 1)] == uids
+    anywhere = '{"spec": {"scheduling": {"nodeSelector": null}}}'
+    serving.kubectl("patch", "detinf", NAME, "--type=merge", "-p", anywhere)
+    serving.story.wait("Ready", lambda: "yes" if serving.is_ready() else None, seconds=60)
+    assert [serving.pod(index)["metadata"]["uid"] for index in (0, 1)] == uids
+
+
 def test_replica_that_diverges_is_replaced_and_serves_again(serving: Scene) -> None:
     uid = serving.pod(1)["metadata"]["uid"]
     switch = ("python3", "-m", "detinf_sim", "faults", "set", "F20")

@@ -25,7 +25,7 @@ _OUTLIVING: list[subprocess.Popen[bytes]] = []
 """Processes that run on when the command that started them has ended: kept, so that nobody calls them forgotten."""
 
 UP_SECONDS = 240
-DOWN_SECONDS = 40
+DOWN_SECONDS = 120
 NEEDED_MIB = 400
 """etcd alone reserves 128 MiB for its log; a cluster without images takes some 200."""
 
