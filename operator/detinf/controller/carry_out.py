@@ -55,6 +55,8 @@ async def carry_out(
         for action in (*decision.records, *decision.then):
             live = there.get(action.about)
             held = retries.held(key, action, live)
+            if held is not None and held.owner is not None and not await _is_there(api, held.owner):
+                held = None  # what was in the way is gone: what was told of it helped
             if held is None and _unreachable(outcome):
                 held = Undone(action, None)
             if held is not None:
@@ -74,6 +76,18 @@ async def carry_out(
         # What is in a namespace goes in any order: the resource may be the last to go.
         log.info("namespace ends", error=str(error))
     return outcome
+
+
+async def _is_there(api: ClusterApi, owner: Manifest) -> bool:
+    """Return whether what had a name still has it; where nobody can tell, it has."""
+    metadata = owner["metadata"]
+    try:
+        found = await api.list(
+            KINDS[owner["kind"]], namespace=metadata["namespace"], fields={"metadata.name": metadata["name"]}
+        )
+    except ClusterError:
+        return True
+    return any(pods.uid_of(item) == metadata["uid"] for item in found)
 
 
 def _unreachable(outcome: Outcome) -> bool:

@@ -6,7 +6,9 @@ from typing import Any
 
 import pytest
 from cluster_api import copied
-from journeys import NAME, NAMESPACE, RESOURCE_KEY, SETTINGS
+from fleet import Fleet
+from journeys import NAME, NAMESPACE, RESOURCE_KEY, SETTINGS, resource
+from matrix import World
 from steps import (
     condition,
     fleet_with,
@@ -203,3 +205,16 @@ async def test_pod_in_the_service_that_is_nobodys_replica_is_unproven_and_told_w
     assert "pod a-1-0 is in the Service and unproven" in invariant["message"]
     assert condition(fleet, "Stalled")["reason"] == ("DivergingReplicaServes" if wrong else "ChildConflict")
     assert "StatefulSet a-1" in condition(fleet, "Degraded")["message"]
+
+
+@pytest.mark.parametrize(("kind", "name"), WANTED)
+async def test_what_was_in_the_way_and_is_gone_is_told_no_longer(kind: str, name: str) -> None:
+    """One controller all the time: what it was refused it tries less and less often."""
+    world = World(Fleet())
+    world.fleet.api.put(resource())
+    world.fleet.api.put(theirs(kind, name))
+    await world.looks(30)
+    assert world.condition("Ready")["reason"] == "ChildConflict"
+    world.fleet.api.remove(kind, NAMESPACE, name)
+    await world.looks(2)
+    assert world.condition("Ready")["reason"] != "ChildConflict"
