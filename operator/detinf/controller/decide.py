@@ -79,7 +79,7 @@ def decide(observed: Observed, settings: OperatorSettings, now: float) -> Decisi
     held = {index: words for index, words in places.items() if words != ""}
     surplus = rollout.surplus(observed, indices, found.revision, found.restart, now)
     going = rollout.replaced_pods(observed, indices, found.revision, found.restart, now, held)
-    draining = _composed(observed, surplus.draining | going.draining, quarantine)
+    draining = _composed(observed, surplus.draining | going.draining, quarantine) | quarantine.left
     replaced = names_of(quarantine.actions)
     # A pod takes along what its probe alone remembers.
     deletes = [

@@ -51,6 +51,8 @@ class Quarantine:
     """Why a replica that diverged goes on serving until a person acts."""
     chosen: dict[int, str] = field(default_factory=dict)
     """Why a replica that diverged goes on serving as the resource's owner has it."""
+    left: set[int] = field(default_factory=set)
+    """Replicas that diverged and are out of the Service for another reason: they do not come back."""
     common_mode: bool = False
 
     @property
@@ -112,8 +114,7 @@ def decide_quarantine(
         result.recorded[replica.index] = records
         if report is not None and report.phase is Phase.GATE_FAILED:
             _replace_failed_gate(observed, replica, evidence, now, result)
-        elif replica.isolated_boot == evidence.boot or replica.leaves:
-            # One that left to make way, or whose label a hand has half taken, does not come back.
+        elif replica.isolated_boot == evidence.boot:
             result.isolated.add(replica.index)
             _replace_drained(observed, replica, records, now, result)
         else:
@@ -122,6 +123,8 @@ def decide_quarantine(
             waited = now - told
             found = heard(replica, observed.replicas, waited=waited, rounds=rounds)
             _judge(spec, replica, found, waited=waited, rounds=rounds, observing=observing, result=result)
+            if replica.index in result.left:
+                _replace_drained(observed, replica, records, now, result)
     return result
 
 
@@ -139,7 +142,11 @@ def _judge(
     index = replica.index
     listed = ", ".join(str(peer) for peer in found.passing)
     proof = f"; replica {listed} passes the same" if found.passing else ""
-    if observing is not None:
+    enforced = observing is None and spec.quarantine.policy is QuarantinePolicy.ISOLATE
+    if replica.leaves and not (enforced and found.alone(waited=waited, rounds=rounds)):
+        # It left to make way, or a hand has half taken its label: nobody is sent to it.
+        result.left.add(index)
+    elif observing is not None:
         result.chosen[index] = f"divergences are only reported: {observing}{proof}"
     elif spec.quarantine.policy is not QuarantinePolicy.ISOLATE:
         result.chosen[index] = f"spec.quarantine.policy is {spec.quarantine.policy}{proof}"

@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 from cluster_api import copied
 from composed import MODEL, look, restart, serving, world_of
-from journeys import NAMESPACE, change
-from steps import QUOTA, condition, records, refuse, status
+from journeys import NAMESPACE, change, resource
+from steps import QUOTA, condition, events, records, refuse, status
 
 from detinf.api import names
 
@@ -176,3 +176,22 @@ async def test_isolated_replica_whose_label_a_hand_removes_while_its_peers_load_
     fleet.api.put(pod)
     await world.looks(2)
     assert "a-1-0" not in serving(fleet)
+
+
+async def test_replica_that_diverged_while_it_made_way_is_replaced_where_the_way_out_is_taken_back() -> None:
+    """A roll-out begins to drain the only replica, which diverges, and the roll-out is taken back."""
+    world = await world_of(1)
+    fleet = world.fleet
+    uid = world.pod("a-0-0")["metadata"]["uid"]
+    change(fleet, model=MODEL)
+    await world.looks(2)
+    fleet.answers["a-0-0"] = 1
+    fleet.tick()
+    await world.looks(1)
+    change(fleet, model=resource()["spec"]["model"])
+    await world.looks(2)
+    fleet.answers.clear()
+    await world.looks(30)
+    assert world.pod("a-0-0")["metadata"]["uid"] != uid
+    assert serving(fleet) == ["a-0-0"]
+    assert "ReplicaIsolated" not in events(fleet)
