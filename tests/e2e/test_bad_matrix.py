@@ -115,9 +115,7 @@ def trio(trios: list[BadScene]) -> Iterator[BadScene]:
 
 
 @pytest.mark.parametrize(("state", "strike"), CELLS, ids=[f"{state}, {strike}" for state, strike in CELLS])
-def test_fault_in_a_state_is_recorded_told_and_acted_on(
-    trio: BadScene, state: str, strike: str, record_property: Any
-) -> None:
+def test_fault_in_a_state_is_recorded_told_and_acted_on(trio: BadScene, state: str, strike: str) -> None:
     with STATES[state](trio):
         struck = STRIKES[strike](trio)
         assert struck.wrong or struck.gated is not None, "the cell has no force: nobody wrong serves"
@@ -126,5 +124,4 @@ def test_fault_in_a_state_is_recorded_told_and_acted_on(
             return
         took = seconds[state, strike] = follow(trio, struck, unrecorded=state in UNRECORDED)
     ratio = f"{took / seconds[SETTLED]:.2f}" if SETTLED in seconds else "?"
-    record_property("relative_to_settled", ratio)
     trio.story.say(f"{state}, {strike}: acted on after {took:.1f} s, {ratio} times the settled cell")
