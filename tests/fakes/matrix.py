@@ -127,6 +127,7 @@ class World:
             pod["metadata"]["name"]
             for pod in self.fleet.pods()
             if pod["status"]["conditions"][0]["status"] == "True"
+            and "deletionTimestamp" not in pod["metadata"]
             and pod["metadata"]["labels"].get(names.LABEL_SERVING) != "false"
         ]
 

@@ -244,6 +244,8 @@ def build_status(
     states = [(row.replica.index, row.state) for row in listed]
     replicas = [row.replica for row in listed]
     ready = [item for item in replicas if item.ready and item.index not in isolated and not item.leaves]
+    # Users are sent to those that are not to exist any more, too, until they have drained.
+    sent_to = [item for item in observed.replicas if item.ready and item.index not in isolated and not item.leaves]
     old = [item.index for item in replicas if item.index in held or is_old(item, found.revision, found.restart)]
     told = children_told(observed, outcome)
     findings = [
@@ -251,7 +253,7 @@ def build_status(
         topology_finding(qualification.pinned, replicas),
         attested_finding(replicas, states),
         _qualified(qualification, outcome),
-        invariant(observed, quarantine, isolated, ready, now=now, stale_after=settings.stale_after_seconds)
+        invariant(observed, quarantine, isolated, sent_to, now=now, stale_after=settings.stale_after_seconds)
         if spec.replicas or quarantine.out or observed.uncounted or any(item.evidence for item in observed.replicas)
         else Finding(Type.OUTPUTS_INVARIANT, "Unknown", Reason.SCALED_TO_ZERO, "spec.replicas is 0: raise it to serve"),
         available(spec, ready, states, old, held),

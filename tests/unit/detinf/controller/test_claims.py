@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from composed import look, restart, serving, world_of
+from composed import MODEL, look, restart, serving, world_of
 from journeys import NAME, NAMESPACE, change
 from steps import QUOTA, condition, events, fleet_with, reconcile, records, refuse, status
 
@@ -153,3 +153,17 @@ async def test_name_of_a_record_that_is_somebody_elses_is_not_given_as_evidence(
     fleet.api.put({"kind": "ConfigMap", "metadata": {"name": name, "namespace": NAMESPACE, "labels": {}}, "data": {}})
     await world.looks(3)
     assert name not in str(status(fleet)["replicaStates"])
+
+
+async def test_replica_that_is_not_to_exist_and_still_serves_is_part_of_the_proof() -> None:
+    """It stays until the kept one serves as wanted; meanwhile users are sent to it, and its probe hangs."""
+    world = await world_of(2)
+    fleet = world.fleet
+    fleet.gating.add("a-0-0")
+    change(fleet, replicas=1, model=MODEL)
+    await world.looks(3)
+    fleet.busy.add("a-1-0")
+    fleet.tick(1000)
+    await world.looks(2)
+    assert serving(fleet) == ["a-1-0"]
+    assert condition(fleet, "OutputsInvariant")["status"] == "Unknown"
