@@ -80,14 +80,19 @@ async def carry_out(
 
 async def _is_there(api: ClusterApi, owner: Manifest) -> bool:
     """Return whether what had a name still has it; where nobody can tell, it has."""
-    metadata = owner["metadata"]
     try:
-        found = await api.list(
-            KINDS[owner["kind"]], namespace=metadata["namespace"], fields={"metadata.name": metadata["name"]}
-        )
+        found = await _namesake(api, owner)
     except ClusterError:
         return True
-    return any(pods.uid_of(item) == metadata["uid"] for item in found)
+    return found is not None and pods.uid_of(found) == pods.uid_of(owner)
+
+
+async def _namesake(api: ClusterApi, manifest: Manifest) -> Manifest | None:
+    """Return what has an object's kind and name now, whatever its labels; None where nothing has."""
+    metadata = manifest["metadata"]
+    fields = {"metadata.name": metadata["name"]}
+    found = await api.list(KINDS[manifest["kind"]], namespace=metadata["namespace"], fields=fields)
+    return found[0] if found else None
 
 
 def _unreachable(outcome: Outcome) -> bool:
@@ -144,14 +149,15 @@ async def _apply_to_our_own(api: ClusterApi, observed: Observed, manifest: Manif
 
     Anything else is returned and left alone.
     """
-    kind, name = KINDS[manifest["kind"]], manifest["metadata"]["name"]
-    for found in await api.list(kind, namespace=observed.namespace, fields={"metadata.name": name}):
-        if not pods.controlled_by(found, [observed.uid]):
-            return found
-        if not found["metadata"].get("deletionTimestamp"):
-            await api.apply(manifest | {"metadata": manifest["metadata"] | {"uid": pods.uid_of(found)}})
-        return None
-    raise ConflictError(f"{kind.kind} {name} is not there, and could not be made", status=409)
+    found = await _namesake(api, manifest)
+    if found is None:
+        about = f"{manifest['kind']} {manifest['metadata']['name']}"
+        raise ConflictError(f"{about} is not there, and could not be made", status=409)
+    if not pods.controlled_by(found, [observed.uid]):
+        return found
+    if not found["metadata"].get("deletionTimestamp"):
+        await api.apply(manifest | {"metadata": manifest["metadata"] | {"uid": pods.uid_of(found)}})
+    return None
 
 
 async def _say(api: ClusterApi, observed: Observed, notices: list[Notice], *, now: float, instance: str) -> None:

@@ -203,7 +203,6 @@ def _applied(observed: Observed, listed: Iterable[Manifest], records: frozenset[
         live = observed.children.get(about)
         if is_as_wanted(observed, child):
             continue
-        manifest = child
         after: frozenset[Name] = frozenset()
         if about == ("ConfigMap", names.delivery_name(observed.name)):
             after = records
@@ -211,8 +210,7 @@ def _applied(observed: Observed, listed: Iterable[Manifest], records: frozenset[
             after = frozenset(mounted)
         if live is None and child["kind"] == "ConfigMap":
             mounted.add(about)
-        if live is not None:
-            manifest = manifest | {"metadata": manifest["metadata"] | {"uid": pods.uid_of(live)}}
+        manifest = child if live is None else child | {"metadata": child["metadata"] | {"uid": pods.uid_of(live)}}
         actions.append(Apply(manifest, after))
     return actions
 

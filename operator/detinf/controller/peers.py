@@ -36,11 +36,6 @@ class Heard:
     silent: list[int] = field(default_factory=list)
     """Peers of which neither is known."""
 
-    @property
-    def anybody(self) -> bool:
-        """Whether there is a peer at all."""
-        return bool(self.passing or self.failing or self.silent)
-
     def alone(self, *, waited: float, rounds: Rounds) -> bool:
         """Return whether the replica is alone in its divergence: a peer passes, and the others were waited for."""
         return bool(self.passing) and (not self.silent or waited >= rounds.replies)

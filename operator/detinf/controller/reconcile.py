@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -93,6 +92,7 @@ class Reconciler:
             self.exported.forget(*key)
             self.retries.keep(key, set())
             self._places.pop(key, None)
+            self._unread.pop(key, None)
             return None
         self.exported.seen(*key)
         self._unread[key] = self._unread.get(key, 0) + 1 if observed.unread else 0
@@ -163,14 +163,3 @@ class Reconciler:
         else:
             self.queue.done(key, again_after=again)
             self.exported.reconciled("success" if again is None else "requeue_after", time.monotonic() - start)
-
-    @contextlib.asynccontextmanager
-    async def running(self, workers: int):  # type: ignore[no-untyped-def] # noqa: ANN201 - an async context manager
-        """Run workers inside the block; at its end they finish what they have, within ten seconds."""
-        tasks = [asyncio.create_task(self.work()) for _ in range(workers)]
-        try:
-            yield self
-        finally:
-            for task in tasks:
-                task.cancel()
-            await asyncio.wait(tasks, timeout=10)
