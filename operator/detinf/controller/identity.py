@@ -31,6 +31,8 @@ REMEDY = (
     "make the nodes alike, declare what is meant in spec.topology, set spec.topology.drift to Warn (driver and "
     "firmware), or delete the resource and apply it again to pin anew"
 )
+OVERRIDDEN_SHOWN = 8
+"""So many overridden variables are told; the probe's report has them all."""
 
 
 @dataclass(frozen=True)
@@ -110,4 +112,19 @@ def attested_finding(replicas: Sequence[Replica], states: Sequence[tuple[int, Re
         words = "no engine has attested yet"
         return Finding(Type.BATCH_INVARIANCE_EFFECTIVE, "Unknown", Reason.NOT_ATTESTED_YET, words)
     words = "every engine that runs has attested all that the plan asks of its processes"
-    return Finding(Type.BATCH_INVARIANCE_EFFECTIVE, "True", Reason.ATTESTED, words)
+    return Finding(Type.BATCH_INVARIANCE_EFFECTIVE, "True", Reason.ATTESTED, f"{words}{overridden_words(replicas)}")
+
+
+def overridden_words(replicas: Sequence[Replica]) -> str:
+    """Return what the plan's variables were put over, with who had it set; replicas of one image are told once."""
+    told: dict[str, list[int]] = {}
+    for row in replicas:
+        for who, found in sorted(((row.report and row.report.overridden) or {}).items()):
+            for name, value in sorted(found.items()):
+                told.setdefault(f"{name}={value} of the {who}", []).append(row.index)
+    if not told:
+        return ""
+    rows = sorted(told.items(), key=lambda item: item[0])
+    shown = [f"{words} (replica {', '.join(map(str, indices))})" for words, indices in rows[:OVERRIDDEN_SHOWN]]
+    more = f" and {len(rows) - OVERRIDDEN_SHOWN} more" if len(rows) > OVERRIDDEN_SHOWN else ""
+    return f"; the plan is in effect over {', '.join(shown)}{more}"

@@ -44,3 +44,6 @@ class Attestation(Document):
     """Of the guard: error counters by NPU as npu-smi printed them when the engine started; volatile, never hashed."""
     boards: dict[str, dict[str, str]] | None = None
     """Of the guard: by NPU what tells it from others, as npu-smi printed it; never hashed, replicas differ in it."""
+    overridden: dict[str, dict[str, str]] | None = None
+    """Of the guard: variables by who had set them otherwise than the plan (``container``: its image, a webhook;
+    ``scripts``), with the values that are not in effect; never hashed."""

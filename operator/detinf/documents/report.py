@@ -173,3 +173,5 @@ class Report(Document):
     """What the engine's guard read of the hardware: chip, hbmGiB, driver, firmware, link, devices."""
     replies: list[Reply] | None = None
     """What came of what the controller asked again (``AskedAgain``), by this boot; absent where nothing was asked."""
+    overridden: dict[str, dict[str, str]] | None = None
+    """Variables that the plan was put over, as the engine's guard attested them: who had set them, name and value."""

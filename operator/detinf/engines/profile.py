@@ -218,7 +218,7 @@ class Profile(Part):
     variables: tuple[Variable, ...] = ()
     """Of the plan: set by the guard after ``scripts``, verified on the running engine."""
     unset: tuple[Unset, ...] = ()
-    """Of the plan: the guard refuses to start an engine that has them."""
+    """Of the plan: removed by the guard after ``scripts``, and verified on the running engine."""
     pod_variables: tuple[PodVariable, ...] = ()
     """Set on the container and outside the plan."""
     locked_flags: tuple[LockedFlags, ...] = ()

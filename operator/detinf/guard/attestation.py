@@ -90,6 +90,7 @@ def write(
     observed: dict[str, str] | None = None,
     counters: dict[str, dict[str, str]] | None = None,
     boards: dict[str, dict[str, str]] | None = None,
+    overridden: dict[str, dict[str, str]] | None = None,
 ) -> None:
     """Write the attestation of a process.
 
@@ -104,6 +105,7 @@ def write(
         observed: JSON text by configuration path or symbol.
         counters: error counters by NPU.
         boards: by NPU what tells it from others.
+        overridden: by who had set it, what the plan's variables were put over.
 
     Raises:
         RefusedError: where the folder cannot be written.
@@ -127,6 +129,8 @@ def write(
         document["counters"] = counters
     if boards:
         document["boards"] = boards
+    if overridden:
+        document["overridden"] = overridden
     _put(Path(attestation_path(process, str(shared))), encode(document))
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
 from detinf.guard.errors import RefusedError
@@ -13,6 +14,8 @@ from detinf.guard.scripts import sourced
 
 EXEC_SECONDS = 10
 """What a process may take from the start of an exec to the kernel's showing its environment; some milliseconds."""
+SHOWN_CHARACTERS = 200
+"""So much of an overridden value is recorded."""
 
 
 def problems(plan: Plan, environment: Mapping[str, str]) -> list[str]:
@@ -31,19 +34,36 @@ def problems(plan: Plan, environment: Mapping[str, str]) -> list[str]:
     return found
 
 
-def contradictions(plan: Plan, environment: Mapping[str, str]) -> list[str]:
-    """Return what a container sets otherwise than the plan; what it leaves to us is no contradiction."""
-    return problems(plan, plan.variables | dict(environment))
+def otherwise(plan: Plan, environment: Mapping[str, str]) -> dict[str, str]:
+    """Return what an environment sets otherwise than the plan; what it leaves to us is not otherwise."""
+    return {
+        name: environment[name][:SHOWN_CHARACTERS]
+        for name in sorted({*plan.variables, *plan.unset} & environment.keys())
+        if environment[name] != plan.variables.get(name)
+    }
 
 
-def engine_environment(
-    plan: Plan, environment: Mapping[str, str], own: Mapping[str, str], guard: str
-) -> dict[str, str]:
+def planned(plan: Plan, environment: Mapping[str, str]) -> dict[str, str]:
+    """Return an environment with the plan's variables set and unset, whatever it had."""
+    return {name: value for name, value in environment.items() if name not in plan.unset} | plan.variables
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """The environment for an engine, and what it would have had without the plan."""
+
+    variables: dict[str, str]
+    overridden: dict[str, dict[str, str]]
+    """By who had set it (``container``, ``scripts``): name and value, where the plan says otherwise."""
+
+
+def engine_environment(plan: Plan, environment: Mapping[str, str], own: Mapping[str, str], guard: str) -> Prepared:
     """Return the environment for the engine: the container's, what set-up scripts make of it, then the plan's.
 
-    A variable of the plan that the container sets differently is not overwritten in silence: somebody believes in
-    that value, and must learn that it is not in effect. What a script sets is overwritten: that is why it runs first
-    (``nnal/atb/set_env.sh`` exports ``ATB_MATMUL_SHUFFLE_K_ENABLE=1``).
+    The plan wins: it is what the user asked for. An image's ``ENV`` is nobody's wish (that of ``quay.io/ascend/cann``
+    has ``ATB_MATMUL_SHUFFLE_K_ENABLE=1 LCCL_DETERMINISTIC=0``), and a webhook's or a
+    script's variable stands against what was asked for by name. Nothing is overridden in silence: what was there is
+    attested beside the identity, and told.
 
     Args:
         plan: the plan.
@@ -52,15 +72,24 @@ def engine_environment(
         guard: folder in which every engine process finds the middleware and the plug-in.
 
     Raises:
-        RefusedError: where the container contradicts the plan, or a script does not run.
+        RefusedError: where a script does not run.
     """
-    if found := contradictions(plan, environment):
-        raise RefusedError(*found)
-    wanted = sourced(plan.scripts, environment) | plan.variables
-    if found := problems(plan, wanted):
-        raise RefusedError(*found)
+    container = otherwise(plan, environment)
+    after = sourced(plan.scripts, environment)
+    scripts = {name: value for name, value in otherwise(plan, after).items() if container.get(name) != value}
+    wanted = planned(plan, after)
     path = os.pathsep.join(part for part in (guard, wanted.get("PYTHONPATH", "")) if part)
-    return {**wanted, **own, "PYTHONPATH": path}
+    overridden = {who: found for who, found in (("container", container), ("scripts", scripts)) if found}
+    return Prepared({**wanted, **own, "PYTHONPATH": path}, overridden)
+
+
+def overridden_words(overridden: Mapping[str, Mapping[str, str]]) -> list[str]:
+    """Return for people what the plan was put over."""
+    return [
+        f"{name} was {value!r} in the {who}"
+        for who, found in sorted(overridden.items())
+        for name, value in sorted(found.items())
+    ]
 
 
 def read_environ(process: int) -> bytes:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import secrets
+import sys
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,6 +25,7 @@ from detinf.guard import (
     templates,
 )
 from detinf.guard.attestation import GUARD, Start
+from detinf.guard.environment import Prepared
 from detinf.guard.errors import RefusedError
 from detinf.guard.layout import (
     ATTESTATION_PREFIX,
@@ -98,7 +100,7 @@ def read_facts(plan: Plan, places: Places, engine: dict[str, str]) -> Facts:
     return Facts(vocabulary, tier_n, identity.placement(seen, os.environ.get("NODE_NAME", "")))
 
 
-def attest(plan: Plan, start: Start, after: Facts, shared: Path) -> None:
+def attest(plan: Plan, start: Start, after: Facts, shared: Path, overridden: dict[str, dict[str, str]]) -> None:
     """Write the guard's attestation.
 
     Raises:
@@ -113,6 +115,7 @@ def attest(plan: Plan, start: Start, after: Facts, shared: Path) -> None:
         placement=after.placement,
         counters=counters.read(after.placement["physicalIds"]),
         boards=boards.read(after.placement["physicalIds"]),
+        overridden=overridden,
         checks=[
             *("plan", "command", "environment", "devices", "files", "packages"),
             *(["download"] if plan.download else []),
@@ -139,7 +142,10 @@ def launch(command: list[str], places: Places) -> int:
         SHARED_VARIABLE: str(places.shared),
         TRACE_VARIABLE: str(places.shared / TRACE_NAME),
     }
-    wanted = environment.engine_environment(plan, os.environ, own, str(places.guard))
+    prepared = environment.engine_environment(plan, os.environ, own, str(places.guard))
+    if words := environment.overridden_words(prepared.overridden):
+        print(f"detinf guard: the plan's variables are in effect: {'; '.join(words)}", file=sys.stderr, flush=True)
+    wanted = prepared.variables
     model = places.root / plan.model_path.lstrip("/")
     if plan.download is not None:
         devices.check(plan.topology, devices.observe(places.root))  # before it takes an hour
@@ -152,10 +158,10 @@ def launch(command: list[str], places: Places) -> int:
     attestation.write_start(start, places.shared)
     if plan.fingerprint_in_answers:
         command = [*command, "--fingerprint-mode", "custom", "--fingerprint-value", identity.fingerprint(before.tier_n)]
-    return stand_by(command, wanted, plan, start, places)
+    return stand_by(command, Prepared(wanted, prepared.overridden), plan, start, places)
 
 
-def stand_by(command: list[str], wanted: dict[str, str], plan: Plan, start: Start, places: Places) -> int:
+def stand_by(command: list[str], prepared: Prepared, plan: Plan, start: Start, places: Places) -> int:
     """Start the engine, attest it, and wait for its end.
 
     Raises:
@@ -170,7 +176,7 @@ def stand_by(command: list[str], wanted: dict[str, str], plan: Plan, start: Star
     try:
         watch.open()
         with supervise.held_signals():
-            child = supervise.start(command, wanted, watch.in_child)
+            child = supervise.start(command, prepared.variables, watch.in_child)
             running.append(child)
             supervise.forward_signals(child)
         watch.begin()
@@ -186,7 +192,8 @@ def stand_by(command: list[str], wanted: dict[str, str], plan: Plan, start: Star
 
     try:
         environment.check_process(plan, child, lambda: supervise.has_ended(child))
-        attest(plan, start, read_facts(plan, places, wanted), places.shared)
+        facts = read_facts(plan, places, prepared.variables)
+        attest(plan, start, facts, places.shared, prepared.overridden)
     except RefusedError:
         # An engine that has ended has no environment to read, and what it said itself is the reason that matters.
         if not supervise.has_ended(child):

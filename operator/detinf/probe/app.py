@@ -97,6 +97,7 @@ class Probe:
             further=lifetime.books.further or None,
             hint=lifetime.books.hint(),
             hardware=lifetime.attested.hardware,
+            overridden=lifetime.attested.overridden,
             replies=lifetime.books.replies_to(self.asked()) or None,
         )
 

@@ -29,6 +29,8 @@ class Attested:
     """Error counters by NPU when the engine started."""
     boards: dict[str, dict[str, str]] | None = None
     """By NPU what tells it from others."""
+    overridden: dict[str, dict[str, str]] | None = None
+    """What the plan's variables were put over, by who had set it."""
 
 
 def read_attested(plan_path: Path, shared: Path) -> Attested | list[str]:
@@ -65,6 +67,7 @@ def read_attested(plan_path: Path, shared: Path) -> Attested | list[str]:
         | (hardware if isinstance(hardware, dict) else {}),
         first.counters,
         first.boards,
+        first.overridden,
     )
 
 

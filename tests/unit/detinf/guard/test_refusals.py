@@ -40,10 +40,6 @@ def file(path: str, text: str) -> Callable[[Any], Any]:
     return lambda place: (place.folder / path).write_text(text)
 
 
-def variable(name: str, value: str) -> Callable[[Any], Any]:
-    return lambda place: place.environment.update({name: value})
-
-
 def argument(index: int, *words: str) -> Callable[[Any], Any]:
     return lambda place: place.command.__setitem__(slice(index, index + 1), words)
 
@@ -118,21 +114,12 @@ CASES: dict[str, tuple[Callable[[Any], Any], str]] = {
     "added flag": (argument(9, "--port=8000", "--enable-lora"), "'--enable-lora' is not in the plan"),
     "flag added behind a serving flag": (argument(9, "--port", "8000", "--seed=1"), "'--seed=1' is not in the plan"),
     "added word": (argument(9, "--port=8000", "more"), "'more' is not in the plan"),
-    "contradicting variable": (variable("VLLM_BATCH_INVARIANT", "0"), "VLLM_BATCH_INVARIANT is '0', the plan .*'1'"),
-    "empty variable": (variable("VLLM_BATCH_INVARIANT", ""), "VLLM_BATCH_INVARIANT is '', the plan says '1'"),
-    "variable of many lines": (variable("VLLM_BATCH_INVARIANT", "0\n1"), r"is '0\\n1', the plan says '1'"),
-    "variable that must be unset": (variable("HCCL_ALGO", "ring"), "HCCL_ALGO is 'ring', the plan says unset"),
-    "variable that must be unset is empty": (variable("HCCL_ALGO", ""), "HCCL_ALGO is '', the plan says unset"),
     "missing set-up script": (
         planned(lambda plan: plan["environment"].update(scripts=["/nowhere/set_env.sh"])),
         "scripts: /nowhere/set_env.sh is missing or unreadable; use an image that has the toolkit",
     ),
     "set-up script that ends the shell": (script("echo no toolkit >&2; exit 3\n"), "ended with 3: no toolkit; mend"),
     "set-up script that hangs": (hanging_script, "scripts: bash: .*timed out"),
-    "set-up script that sets what must be unset": (
-        script("export HCCL_ALGO=level0:NA\n"),
-        "HCCL_ALGO is 'level0:NA', the plan says unset",
-    ),
     "no model folder": (lambda place: shutil.rmtree(place.folder / "root/models/m"), "config.json: No such file"),
     "no config": (lambda place: (place.folder / CONFIG).unlink(), "config.json: No such file.*spec.model.source"),
     "torn config": (file(CONFIG, "{"), "config.json is no JSON"),
@@ -168,12 +155,13 @@ def test_shared_folder_of_another_user_is_refused_before_the_start(foreign_place
 
 
 def test_several_problems_are_told_in_one_line(place: Any) -> None:
-    place.environment.update(VLLM_BATCH_INVARIANT="0", HCCL_ALGO="ring")
-    refuses(place, "VLLM_BATCH_INVARIANT is '0'.*HCCL_ALGO is 'ring'")
+    place.write_plan(lambda plan: plan.update(topology=WHOLE))
+    place.give_devices(range(2), chip="910B4", hbm_gib=32)
+    refuses(place, "chip is '910B4'.*hbmGiB is 32")
 
 
 def test_refusal_longer_than_the_kubelet_keeps_is_cut_in_the_log_alone(place: Any) -> None:
-    place.environment["HCCL_ALGO"] = "x" * 5000
+    place.command[9] = "--" + "x" * 5000
     done = place.run()
     assert done.returncode == REFUSED_EXIT_CODE
     assert len(done.stderr) > 5000
@@ -182,10 +170,10 @@ def test_refusal_longer_than_the_kubelet_keeps_is_cut_in_the_log_alone(place: An
 
 def test_termination_log_that_cannot_be_written_costs_nothing_but_the_log(place: Any) -> None:
     (place.folder / "log").mkdir()
-    place.environment["HCCL_ALGO"] = "ring"
+    place.command[9] = "--enable-lora"
     done = place.run()
     assert done.returncode == REFUSED_EXIT_CODE
-    assert done.stderr.startswith("detinf guard: refused: environment: HCCL_ALGO is 'ring'")
+    assert done.stderr.startswith("detinf guard: refused: command: '--enable-lora' is not in the plan")
 
 
 @pytest.mark.parametrize(
