@@ -101,8 +101,13 @@ def _without_pod(replica: Replica, events: Sequence[Manifest]) -> ReplicaState:
 
 
 def _not_attested(pod: Manifest) -> ReplicaState:
-    if pods.container_status(pod, names.ENGINE_CONTAINER).get("state", {}).get("running"):
+    engine = pods.container_status(pod, names.ENGINE_CONTAINER)
+    if engine.get("state", {}).get("running"):
         return ReplicaState("Starting", Reason.REPLICA_STARTING, "the engine is loading")
+    ended = engine.get("state", {}).get("terminated") or engine.get("lastState", {}).get("terminated")
+    if ended:
+        words = f"its engine ended with exit code {ended.get('exitCode')} and is started again"
+        return ReplicaState("Starting", Reason.REPLICA_STARTING, words)
     if pods.condition(pod, "PodScheduled"):
         return ReplicaState("Pending", Reason.REPLICA_PENDING, "its containers are being created")
     scheduler = pod.get("spec", {}).get("schedulerName", "default-scheduler")

@@ -24,6 +24,8 @@ QUIET_REASONS = frozenset({None, "PodInitializing", "ContainerCreating", "CrashL
 """Reasons of waiting that say nothing, or nothing that the last termination does not say better."""
 CRASHES = 2
 """Restarts in a row of an engine that never became healthy; one alone is a restart, and no trouble yet."""
+ENDED_WELL = "its command returned, or the kubelet ended it after spec.engine.startupTimeoutSeconds"
+"""Why an engine that never became healthy ends with 0: vLLM does so at SIGTERM, too."""
 MOUNT_EVENTS = frozenset({"FailedMount", "FailedAttachVolume", "FailedMapVolume", "FailedCreatePodSandBox"})
 PASSING_EVENTS = frozenset({"FailedMount", "FailedCreatePodSandBox"})
 """Also said of a ConfigMap that the kubelet has not seen yet; it tries again after 0.5 s, 1 s, 2 s and so on."""
@@ -167,7 +169,7 @@ def _container(name: str, pod: Pod) -> Trouble | None:
 def _ended(name: str, ended: Mapping[str, Any], restarts: int, pod_name: str) -> Trouble | None:
     """Return the trouble of a container that ended and has not been healthy since."""
     code = ended.get("exitCode")
-    if not code:
+    if code is None or (code == 0 and name == names.GUARD_INSTALL_CONTAINER):
         return None
     lines = str(ended.get("message") or "").strip().splitlines()
     if ended.get("reason") == "OOMKilled":
@@ -180,10 +182,14 @@ def _ended(name: str, ended: Mapping[str, Any], restarts: int, pod_name: str) ->
         reason = Reason.DOWNLOAD_FAILED if " refused: download: " in lines[0] else Reason.GUARD_REFUSED
         return Trouble(reason, f"{name}: {lines[0]}")
     logs = f"see kubectl logs {pod_name} -c {name} --previous"
+    if code == 0 and restarts < CRASHES:
+        return None
     if lines:
         return Trouble(Reason.CONTAINER_FAILED, _with(f"{name}: {lines[0]}", logs))
     if restarts >= CRASHES or name != names.ENGINE_CONTAINER:
-        return Trouble(Reason.ENGINE_CRASHES, _with(f"{name}: it ends with exit code {code} again and again", logs))
+        why = f" before it is healthy: {ENDED_WELL}" if code == 0 and name == names.ENGINE_CONTAINER else ""
+        words = f"{name}: it ends with exit code {code} again and again{why}"
+        return Trouble(Reason.ENGINE_CRASHES, _with(words, logs))
     return None
 
 

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 
-from detinf.guard.devices import parse_keys, run_npu_smi
+from detinf.guard.devices import parse_keys
 
 TELLING = ("Serial Number", "PCIe Bus Info", "Slot ID", "VDie ID", "Die ID")
 """What tells one NPU from another, by npu-smi's own names."""
@@ -28,7 +28,7 @@ def parse(text: str) -> dict[str, str]:
     return {name: value for name, value in told.items() if value and value.upper() != "NA"}
 
 
-def read(identifiers: Iterable[int], ask: Callable[[list[str]], str | None] = run_npu_smi) -> dict[str, dict[str, str]]:
+def read(identifiers: Iterable[int], ask: Callable[[list[str]], str | None]) -> dict[str, dict[str, str]]:
     """Return by NPU what tells it from others; nothing is an error.
 
     Args:

@@ -13,8 +13,6 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterable
 
-from detinf.guard.devices import run_npu_smi
-
 LINE = re.compile(r"[ \t]*(\S[^:\n]*?)[ \t]*:[ \t]*(\S[^\n]*?)[ \t]*")
 COUNTER = re.compile(r"(err(or)?|retry|pages)\b.*\b(count|cnt)$", re.IGNORECASE)
 HEALTH = re.compile(r"hccs (health status|first error lane)", re.IGNORECASE)
@@ -35,7 +33,7 @@ def parse(text: str) -> dict[str, str]:
     }
 
 
-def read(identifiers: Iterable[int], ask: Callable[[list[str]], str | None] = run_npu_smi) -> dict[str, dict[str, str]]:
+def read(identifiers: Iterable[int], ask: Callable[[list[str]], str | None]) -> dict[str, dict[str, str]]:
     """Return the counters by NPU; what a device, a driver or a container does not tell is left out.
 
     Args:

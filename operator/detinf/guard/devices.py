@@ -7,16 +7,20 @@ columns and spacing, and return None for what they cannot read: unknown is never
 from __future__ import annotations
 
 import re
-import subprocess
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from detinf.guard.errors import RefusedError
+from detinf.guard.npu_smi import LONGEST, NpuSmi
 
-NPU_SMI = "npu-smi"
-TIMEOUT_SECONDS = 60
+UNKNOWN = {
+    "driverVersion": "have the node's /usr/local/Ascend/driver/version.info in the container, for every user to read",
+    "": "what npu-smi does not tell is not taken for right",
+}
+"""What to do about what could not be read, by the plan's name for it."""
+FORMAT = "have an npu-smi of 25.x, or tell us of this one"
 FIRST_SLICE = 100
 """Numbers of slices (vNPUs) begin here, for the driver and in a container's ``/dev`` (``VDAVINCI_VDEV_OFFSET``)."""
 
@@ -33,6 +37,10 @@ class Devices:
     link: str | None = None
     unhealthy: tuple[str, ...] = ()
     bus_ids: tuple[str, ...] = ()
+    listed: bool = True
+    """Whether npu-smi told of any NPU."""
+    silent: tuple[str, ...] = ()
+    """Why npu-smi told less than it was asked, a line for each question."""
 
 
 @dataclass(frozen=True)
@@ -121,41 +129,32 @@ def _one(values: set[Any]) -> Any:
     return next(iter(values)) if len(values) == 1 else None
 
 
-def run_npu_smi(arguments: list[str]) -> str | None:
-    """Return what npu-smi prints, or None where it is missing, fails or hangs."""
-    try:
-        done = subprocess.run(
-            [NPU_SMI, *arguments],
-            check=False,
-            capture_output=True,
-            text=True,
-            timeout=TIMEOUT_SECONDS,
-            errors="replace",
-        )
-    except (OSError, subprocess.TimeoutExpired):
-        return None
-    return done.stdout if done.returncode == 0 else None
-
-
-def observe(root: Path = Path("/"), ask: Callable[[list[str]], str | None] = run_npu_smi) -> Devices:
+def observe(root: Path = Path("/"), ask: Callable[[list[str]], str | None] | None = None) -> Devices:
     """Read the device tree of this container.
 
     Args:
         root: where ``dev`` and ``usr`` are.
-        ask: runs npu-smi with these arguments.
+        ask: runs npu-smi with these arguments; npu-smi itself where absent.
     """
+    npu_smi = NpuSmi()
+    ask = ask or npu_smi
     names = (re.fullmatch(r"davinci([0-9]{1,9})", path.name) for path in (root / "dev").glob("davinci*"))
     ids = tuple(sorted(int(name[1]) for name in names if name))
     if not ids:
         return Devices(())
-    chips = parse_info(ask(["info"]) or "")
+    told = ask(["info"])
+    chips = parse_info(told or "")
+    if told is not None and not chips:
+        first = next((line.strip() for line in told.splitlines() if line.strip()), "")[:LONGEST]
+        npu_smi.problems.append(f"devices: npu-smi info printed no table of NPUs, but {first!r}; {FORMAT}")
     boards = [parse_keys(ask(["info", "-t", "board", "-i", str(identifier)]) or "") for identifier in ids]
     links = parse_links(ask(["info", "-t", "topo"]) or "")
     driver = read_assignments(root / "usr/local/Ascend/driver/version.info")
     memory = _one({chip.hbm_mb for chip in chips})
     seen = {chip.npu for chip in chips}
     unhealthy = [f"NPU {chip.npu} is {chip.health}" for chip in chips if chip.health != "OK"]
-    unhealthy += [f"NPU {identifier} is not listed by npu-smi info" for identifier in ids if identifier not in seen]
+    if chips:
+        unhealthy += [f"NPU {identifier} is not listed by npu-smi info" for identifier in ids if identifier not in seen]
     return Devices(
         physical_ids=ids,
         chip=_one({chip.name for chip in chips}),
@@ -165,6 +164,8 @@ def observe(root: Path = Path("/"), ask: Callable[[list[str]], str | None] = run
         link=("-" if not links else _one(links)) if links is not None else None,
         unhealthy=tuple(unhealthy),
         bus_ids=tuple(chip.bus for chip in chips),
+        listed=bool(chips),
+        silent=tuple(npu_smi.problems),
     )
 
 
@@ -176,13 +177,17 @@ def check(topology: dict[str, Any], devices: Devices) -> None:
     """
     wanted = topology["devices"]
     found = []
+    unknown = False
     if len(devices.physical_ids) != wanted:
         found.append(
             f"devices: {len(devices.physical_ids)} NPUs in /dev, the plan says {wanted}; "
             "request whole NPUs of one node (spec.parallelism.tensor, spec.scheduling.resourceName)"
         )
     elif wanted:
+        unknown = not devices.listed
         found += [f"devices: {problem}; drain the node and repair or replace the NPU" for problem in devices.unhealthy]
+        if unknown:
+            found.append("devices: npu-smi info told of no NPU, so nobody knows whether they are well")
     found += [
         f"devices: /dev/davinci{identifier} is a slice of an NPU, on which collectives do not work; request whole NPUs "
         "(spec.scheduling.resourceName)"
@@ -200,7 +205,10 @@ def check(topology: dict[str, Any], devices: Devices) -> None:
     for words, key, value in items:
         expected = topology.get(key)
         if wanted and expected is not None and value != expected:
+            unknown = unknown or (value is None and key != "driverVersion")
+            remedy = UNKNOWN.get(key, UNKNOWN[""]) if value is None else "use a node of that kind"
             shown = "unknown" if value is None else repr(value)
-            found.append(f"devices: {words} is {shown}, the plan says {expected!r}; use a node of that kind")
+            found.append(f"devices: {words} is {shown}, the plan says {expected!r}; {remedy}")
     if found:
-        raise RefusedError(*found)
+        # What npu-smi did not tell has one reason, and that is what a person has to mend.
+        raise RefusedError(*(devices.silent if unknown else ()), *found)

@@ -35,6 +35,7 @@ from detinf.guard.layout import (
     TRACE_NAME,
     TRACE_VARIABLE,
 )
+from detinf.guard.npu_smi import NpuSmi
 from detinf.guard.plan import Plan, check_command, read_plan
 from detinf.guard.vocabulary import check_heads, read_vocabulary
 from detinf.guard.watch import Watch
@@ -106,6 +107,7 @@ def attest(plan: Plan, start: Start, after: Facts, shared: Path, overridden: dic
     Raises:
         RefusedError: where the folder cannot be written.
     """
+    npu_smi, identifiers = NpuSmi(), after.placement["physicalIds"]
     attestation.write(
         start,
         GUARD,
@@ -113,8 +115,8 @@ def attest(plan: Plan, start: Start, after: Facts, shared: Path, overridden: dic
         identity=after.tier_n,
         vocabulary=after.vocabulary,
         placement=after.placement,
-        counters=counters.read(after.placement["physicalIds"]),
-        boards=boards.read(after.placement["physicalIds"]),
+        counters=counters.read(identifiers, npu_smi),
+        boards=boards.read(identifiers, npu_smi),
         overridden=overridden,
         checks=[
             *("plan", "command", "environment", "devices", "files", "packages"),

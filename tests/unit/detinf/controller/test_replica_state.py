@@ -33,3 +33,15 @@ def test_replica_does_not_start_again_between_its_gate_and_its_readiness() -> No
         for phase, ready in ((Phase.GATING, False), (Phase.PASSED, False), (Phase.PASSED, True))
     ]
     assert told == ["Gating", "Gating", "Serving"]
+
+
+@pytest.mark.parametrize("where", ["state", "lastState"])
+def test_engine_that_ended_once_is_not_shown_as_being_created(where: str) -> None:
+    engine = {"name": "engine", "started": False, "restartCount": 1, where: {"terminated": {"exitCode": 0}}}
+    conditions = [{"type": "PodScheduled", "status": "True"}]
+    pod = {
+        "metadata": {"name": "a-0-0", "uid": "1"},
+        "status": {"conditions": conditions} | {"containerStatuses": [engine]},
+    }
+    state = replica_state(Replica(0, None, pod, None))
+    assert (state.state, state.words) == ("Starting", "its engine ended with exit code 0 and is started again")

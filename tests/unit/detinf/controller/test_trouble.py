@@ -100,6 +100,16 @@ TROUBLES = [
         ("exit code 1 again and again", "kubectl logs a-0-0 -c engine --previous"),
     ),
     (
+        pod(ended(0, restarts=2, reason="Completed")),
+        ("Failed", Reason.ENGINE_CRASHES),
+        ("exit code 0 again and again", "spec.engine.startupTimeoutSeconds", "kubectl logs a-0-0 -c engine --previous"),
+    ),
+    (
+        pod(ended(0, restarts=3, reason="Completed", name="probe")),
+        ("Failed", Reason.ENGINE_CRASHES),
+        ("probe: it ends with exit code 0 again and again", "kubectl logs a-0-0 -c probe --previous"),
+    ),
+    (
         pod(phase="Failed", reason="Evicted", message="The node was low on resource: memory. "),
         ("Failed", Reason.EVICTED),
         ("low on resource: memory; raise spec.engine.resources.requests",),
@@ -129,6 +139,8 @@ def test_trouble_of_a_pod_has_a_reason_and_the_words_that_help(
         (ended(78, message=REFUSED, now="running"), ended(78, message=REFUSED, restarts=9)),
         (ended(1, restarts=2, now="running"), ended(1, restarts=7)),
         (ended(1, restarts=2, now="terminated"), ended(1, restarts=3)),
+        (ended(0, restarts=2, now="terminated"), ended(0, restarts=7)),
+        (ended(0, restarts=2, now="running"), ended(0, restarts=7)),
     ],
 )
 def test_words_stay_while_the_kubelet_tries_again(one: dict[str, Any], other: dict[str, Any]) -> None:
@@ -143,6 +155,8 @@ def test_words_stay_while_the_kubelet_tries_again(one: dict[str, Any], other: di
         pod(ended(137, restarts=1, now="running")),
         pod(ended(1, restarts=5, now="running") | {"started": True}),
         pod(ended(0, restarts=1)),
+        pod(ended(0, restarts=5, now="running") | {"started": True}),
+        pod(ended(0, restarts=5, name="guard-install", now="terminated")),
     ],
 )
 def test_pod_that_starts_or_serves_has_no_trouble(manifest: dict[str, Any]) -> None:

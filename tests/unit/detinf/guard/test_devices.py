@@ -14,7 +14,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from detinf.guard import boards, counters, devices
+from detinf.guard import boards, counters, npu_smi
 from detinf.guard.devices import Devices, check, observe, parse_assignments, parse_info, parse_keys, parse_links
 from detinf.guard.errors import RefusedError
 
@@ -320,28 +320,91 @@ def test_npu_smi_that_fails_is_unknown_and_unknown_is_refused(tmp_path: Path) ->
     assert (seen.chip, seen.firmware, seen.link) == (None, None, None)
     with pytest.raises(RefusedError, match="chip is unknown"):
         check(WHOLE, seen)
-    with pytest.raises(RefusedError, match="NPU 0 is not listed"):
+    with pytest.raises(RefusedError, match="told of no NPU"):
         check({"devices": 8}, seen)
 
 
-@pytest.mark.parametrize("source", [None, "exit 3", "echo half; kill -9 $$", "exec sleep 600"])
-def test_npu_smi_that_is_missing_fails_or_hangs_is_no_answer(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, source: str | None
+NPU_SMI_CASES = {
+    # What npu-smi is; which line says so.
+    "missing": (None, "devices: npu-smi: not on PATH; have Ascend Docker Runtime mount it, or the profile's hostPaths"),
+    "of another user": ("", "devices: npu-smi: it cannot be run: Permission denied; have Ascend Docker Runtime"),
+    "of another machine": ("\x7fELF\0", "devices: npu-smi: it cannot be run: Exec format error; have Ascend"),
+    "fails": ("exit 3", "devices: npu-smi info ended with exit code 3; run it on the node"),
+    "fails with words": (
+        "echo 'dcmi module initialize failed. ret is -8005' >&2; exit 255",
+        "devices: npu-smi info ended with exit code 255: dcmi module initialize failed. ret is -8005; run it",
+    ),
+    "fails with words among its output": ("echo; echo no device; exit 1", "ended with exit code 1: no device; run it"),
+    "crashes": ("echo half; kill -11 $$", "devices: npu-smi info ended with signal 11: half; run it on the node"),
+    "hangs": (
+        "exec sleep 600",
+        "devices: npu-smi info did not end within 1 s; run it on the node, and look at the driver",
+    ),
+    "hangs behind a script": ("sleep 600; true", "devices: npu-smi info did not end within 1 s"),
+    "prints something else": ("echo ' hello '", "devices: npu-smi info printed no table of NPUs, but 'hello'; have an"),
+    "prints nothing": ("true", "devices: npu-smi info printed no table of NPUs, but ''"),
+}
+
+
+@pytest.mark.parametrize("case", NPU_SMI_CASES)
+def test_npu_smi_that_tells_nothing_is_named_with_what_it_did(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, case: str
 ) -> None:
-    monkeypatch.setenv("PATH", f"{tmp_path}:/usr/bin:/bin")
+    source, words = NPU_SMI_CASES[case]
+    write_npu_smi(tmp_path, monkeypatch, source)
     # Long enough for the others to end by themselves: only the one that hangs is cut off.
-    monkeypatch.setattr(devices, "TIMEOUT_SECONDS", 1 if source and "sleep" in source else 60)
+    monkeypatch.setattr(npu_smi, "TIMEOUT_SECONDS", 1 if "hangs" in case else 60)
+    (tmp_path / "dev").mkdir()
+    for identifier in range(2):
+        (tmp_path / f"dev/davinci{identifier}").touch()
+    with pytest.raises(RefusedError) as refused:
+        check({"devices": 2}, observe(tmp_path))
+    line = str(refused.value)
+    assert words in line
+    assert "\n" not in line
+    assert "told of no NPU" in line
+    assert "drain the node" not in line  # nobody knows that an NPU is bad
+
+
+def write_npu_smi(folder: Path, monkeypatch: pytest.MonkeyPatch, source: str | None) -> None:
+    monkeypatch.setenv("PATH", f"{folder}:/usr/bin:/bin")
     if source is not None:
-        (tmp_path / "npu-smi").write_text(f"#!/bin/sh\n{source}\n")
-        (tmp_path / "npu-smi").chmod(0o755)
-    assert devices.run_npu_smi(["info"]) is None
+        binary = source.startswith("\x7f")
+        (folder / "npu-smi").write_text(source if binary else f"#!/bin/sh\n{source}\n", encoding="latin-1")
+        (folder / "npu-smi").chmod(0o755 if source else 0o644)
+
+
+def test_npu_smi_that_hangs_or_is_missing_is_asked_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_npu_smi(tmp_path, monkeypatch, f"echo asked >> {tmp_path}/times; exec sleep 600")
+    monkeypatch.setattr(npu_smi, "TIMEOUT_SECONDS", 1)
+    ask = npu_smi.NpuSmi()
+    assert counters.read(range(8), ask) == {str(identifier): {} for identifier in range(8)}
+    assert boards.read(range(8), ask) == {str(identifier): {} for identifier in range(8)}
+    assert (tmp_path / "times").read_text() == "asked\n"
+    assert len(ask.problems) == 1
+
+
+def test_question_that_npu_smi_does_not_answer_is_named_where_the_plan_asks_for_it_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    info = sample("npu-smi-info.txt")
+    (tmp_path / "info").write_text(info)
+    write_npu_smi(tmp_path, monkeypatch, f'[ "$*" = info ] && exec cat {tmp_path}/info; echo "no $3" >&2; exit 4')
+    (tmp_path / "dev").mkdir()
+    for identifier in (0, 5):
+        (tmp_path / f"dev/davinci{identifier}").touch()
+    seen = observe(tmp_path)
+    with pytest.raises(RefusedError) as refused:
+        check({"devices": 2, "link": "HCCS"}, seen)
+    assert "npu-smi info -t topo ended with exit code 4: no topo; " in str(refused.value)
+    with pytest.raises(RefusedError) as refused:
+        check({"devices": 3}, seen)
+    assert "topo" not in str(refused.value)
 
 
 def test_npu_smi_that_prints_bytes_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("PATH", f"{tmp_path}:/usr/bin:/bin")
-    (tmp_path / "npu-smi").write_text("#!/bin/sh\nprintf 'a\\377 : %s' \"$*\"\n")
-    (tmp_path / "npu-smi").chmod(0o755)
-    assert devices.run_npu_smi(["info", "-t", "topo"]) == "a\ufffd : info -t topo"
+    write_npu_smi(tmp_path, monkeypatch, "printf 'a\\377 : %s' \"$*\"")
+    assert npu_smi.NpuSmi()(["info", "-t", "topo"]) == "a\ufffd : info -t topo"
 
 
 def test_plan_without_devices_asks_for_none() -> None:

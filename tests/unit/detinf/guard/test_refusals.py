@@ -217,6 +217,7 @@ def seven_of_eight(place: Any) -> None:
     place.give_devices(range(7))
 
 
+SAID = "run it on the node, and look at the driver there.*"
 UNKNOWN = "chip is unknown, the plan says '910B3'.*firmware version is unknown.*link is unknown"
 DEVICE_CASES: dict[str, tuple[Callable[[Any], Any], str]] = {
     "none": (tree(range(0)), "0 NPUs in /dev, the plan says 2; request whole NPUs of one node"),
@@ -229,10 +230,16 @@ DEVICE_CASES: dict[str, tuple[Callable[[Any], Any], str]] = {
     "other firmware": (tree(firmware="7.1"), "firmware version is '7.1', the plan says '7.8.0.6.201'"),
     "PCIe between the NPUs": (tree(link="SYS"), "link is 'SYS', the plan says 'HCCS'"),
     "sick": (health, "NPU 1 is Alarm; drain the node"),
-    "no npu-smi": (no_npu_smi, UNKNOWN),
-    "npu-smi that fails": (smi("exit 1"), UNKNOWN),
-    "npu-smi that prints something else": (smi("head -c 4096 /dev/urandom; echo '| 0 910B3'"), UNKNOWN),
-    "npu-smi that refuses": (smi("echo 'This device does not support querying topo.'"), UNKNOWN),
+    "no npu-smi": (no_npu_smi, "npu-smi: not on PATH; .*" + UNKNOWN),
+    "npu-smi that fails": (smi("exit 1"), f"npu-smi info ended with exit code 1; {SAID}{UNKNOWN}"),
+    "npu-smi that prints something else": (
+        smi("head -c 4096 /dev/urandom; echo '| 0 910B3'"),
+        "printed no table of NPUs, but .*" + UNKNOWN,
+    ),
+    "npu-smi that refuses": (
+        smi("echo 'This device does not support querying topo.'"),
+        "but 'This device does not support querying topo.'; .*" + UNKNOWN,
+    ),
     "no driver version": (lambda place: (place.folder / VERSION).unlink(), "driver version is unknown"),
     "driver version that cannot be read": (folder_for_version, "driver version is unknown"),
     "empty driver version": (file(VERSION, "\n"), "driver version is unknown"),
