@@ -13,7 +13,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 _NAME = r"[a-zA-Z_:][a-zA-Z0-9_:]*"
-_LABELS = r'\{(?:[^"}]|"(?:[^"\\]|\\.)*")*\}'
+# No part of a sample spans lines (the format escapes a line's end in a label's value): each line is read once, whatever
+# stands on it. Labels that could begin on every line and end on none would be read once for each.
+_LABELS = r'\{(?:[^"}\n]|"(?:[^"\\\n]|\\.)*")*\}'
 _SAMPLE = re.compile(rf"^({_NAME})({_LABELS})?[ \t]+(\S+)", re.MULTILINE)
 _EDGE = re.compile(r'[{,]le="([^"]*)"')
 
