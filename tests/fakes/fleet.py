@@ -77,6 +77,8 @@ class Fleet:
         """What each replica's engine answers, by pod name; 0 is right."""
         self.in_batch: dict[str, int] = {}
         """What it answers in company, where it answers right alone."""
+        self.model: dict[str, str | int | bool] | None = None
+        """What kind of model the engines' guards attest; None as probes of earlier releases tell it."""
         self.busy: set[str] = set()
         """Pods whose engines leave their probes no time to ask anything."""
         self.gating: set[str] = set()
@@ -353,5 +355,6 @@ class Fleet:
             cells=cells if phase is Phase.PASSED else [],
             evidence=life["evidence"],
             hardware=hardware,
+            model=self.model,
             replies=life["replies"] if phase is Phase.PASSED else None,
         )

@@ -258,6 +258,12 @@ async def test_fault_at_an_observed_gate_serves_and_is_reported_and_an_enforced_
     set_mode(engine_pod, ProbeMode.ENFORCE)
     taken_back = await engine_pod.until_phase(Phase.GATE_FAILED)
     assert not taken_back.ready
+    # It is known late, by what the engine attested, that it is to be observed: a gate that failed lets it serve then.
+    set_mode(engine_pod, ProbeMode.OBSERVE)
+    observed = await engine_pod.until_phase(Phase.PASSED)
+    assert observed.ready
+    assert observed.boot == taken_back.boot
+    assert kept_mode(engine_pod) == ProbeMode.OBSERVE
 
 
 async def test_observed_engine_is_not_ready_without_its_attestation(engine_pod: Any) -> None:

@@ -41,6 +41,7 @@ COLUMNS = [
     _column("Replicas", "integer", ".spec.replicas", "Engines asked for."),
     _column("Serving", "integer", ".status.readyReplicas", "Engines that serve."),
     _column("Invariant", "string", _condition("OutputsInvariant", "status"), "Whether outputs are proven equal, now."),
+    _column("Mode", "string", ".status.mode", "Whether a divergence is acted on (Enforce) or only reported (Observe)."),
     _column("URL", "string", ".status.url", "Where to send requests, inside the cluster.", priority=1),
     _column("Revision", "string", ".status.revision", "Digest of the plan.", priority=1),
     _column("Age", "date", ".metadata.creationTimestamp", "Time since it was created."),

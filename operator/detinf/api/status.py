@@ -103,6 +103,9 @@ class Status(ApiModel):
     """Digest of the plan that replicas are to run."""
     model: str | None = None
     """Name in the API (`--served-model-name`)."""
+    mode: Annotated[str | None, Field(pattern=r"^(Enforce|Observe|Unknown)$")] = None
+    """Whether a divergence is acted on (`Enforce`) or only reported (`Observe`); `Unknown` until an engine has attested
+    which model it serves on which chip, and acted on meanwhile. `SpecValid` says why."""
     url: str | None = None
     """Where to send requests, inside the cluster."""
     last_valid: LastValid | None = None

@@ -342,7 +342,8 @@ class Probe(ApiModel):
 
     mode: ProbeMode | None = None
     """`Enforce`: what fails its gate does not serve, what diverges is isolated. `Observe`: both are only reported, and
-    attestation is needed all the same. Absent: `Observe` for a model and chip that nobody validated."""
+    attestation is needed all the same. Absent: `Observe` where an engine attests a model, by its config.json, and a
+    chip that nobody validated together; `status.mode` tells which it is."""
 
 
 class Spec(ApiModel):

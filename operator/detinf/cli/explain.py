@@ -19,7 +19,7 @@ from detinf.controller.explain import Row, Section, explain, gap_row
 from detinf.controller.settings import OperatorSettings, SettingsError, parse
 from detinf.engines.admission import Decision, admission
 from detinf.engines.catalogue import PROFILES
-from detinf.engines.profile import Profile
+from detinf.engines.profile import Profile, Validated
 
 profile = typer.Typer(no_args_is_help=True, help="What is known of engines.")
 SOURCES = """\
@@ -126,6 +126,10 @@ def list_command() -> None:
     Console().print(table)
 
 
+def _facts(item: Validated) -> str:
+    return ", ".join(f"{key} {value}" for key, value in item.config.items())
+
+
 def sections_of(item: Profile) -> list[Section]:
     """Return everything that a profile knows."""
     locked = [Row(", ".join(group.flags), group.reason, group.source) for group in item.locked_flags]
@@ -179,7 +183,7 @@ def sections_of(item: Profile) -> list[Section]:
         Section(
             "Validated",
             [
-                Row(f"{', '.join(one.models)} on {', '.join(one.chips)}", one.reason, one.source)
+                Row(f"{one.name} on {', '.join(one.chips)}: {_facts(one)}", one.reason, one.source)
                 for one in item.validated
             ],
         ),

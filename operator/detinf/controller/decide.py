@@ -181,6 +181,7 @@ def _children(
         entries=qualification.entries,
         indices=indices,
         restart=found.restart,
+        observing=found.observing is not None,
     )
     return [
         marked(child)

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from detinf.api.types import ProbeMode, Spec
+from detinf.api.types import Spec
 from detinf.controller.builders import plan_for
 from detinf.controller.builders import pod as pods
 from detinf.controller.builders.parts import Resource
@@ -14,7 +14,7 @@ from detinf.controller.settings import OperatorSettings
 from detinf.documents import Plan
 from detinf.engines.plan import revision_of
 from detinf.engines.profile import Fact, Gap, Profile
-from detinf.engines.validated import observed_because
+from detinf.engines.validated import decided_before
 from detinf.guard.hubs import HUBS
 from detinf.topology.expected import LabelNames
 
@@ -108,10 +108,15 @@ def _engine(spec: Spec, plan: Plan, profile: Profile) -> Iterator[Row]:
     yield Row(f"profile {profile.name}", profile.description, chosen)
     image = "spec.engine.image" if spec.engine.image else "the chart's engine.images, else the profile's"
     yield Row(f"image {plan.image}", "part of the plan: another image is another revision", image)
-    observed = observed_because(spec, profile)
-    mode = ProbeMode.OBSERVE if observed else ProbeMode.ENFORCE
-    acted = "what diverges does not serve: validated, asked for, or an engine without NPUs"
-    yield Row(f"probe mode {mode}", observed or acted, "spec.probe.mode, else the profile's validated models and chips")
+    decided = decided_before(spec, profile)
+    where = "spec.probe.mode, else the profile's validated models and chips"
+    if decided is not None:
+        yield Row(f"probe mode {decided.mode}", decided.because, where)
+    else:
+        known = ", ".join(item.name for item in profile.validated) or "nothing"
+        words = f"Enforce where an engine attests a validated model, by its config.json, and chip ({known}), else "
+        words += "Observe; until one has attested divergences are acted on"
+        yield Row("probe mode by what is attested", words, where)
     for name, versions in profile.packages.items():
         words = "the profile is held against the source of these versions alone"
         yield Row(f"{name} {' or '.join(versions)}", words, f"profile {profile.name}")

@@ -112,7 +112,7 @@ def decide_quarantine(
                 records.append(Create(record))
                 result.notices.append(_notice(replica, item))
         result.recorded[replica.index] = records
-        if report is not None and report.phase is Phase.GATE_FAILED:
+        if report is not None and report.phase is Phase.GATE_FAILED and observing is None:
             _replace_failed_gate(observed, replica, evidence, now, result)
         elif replica.isolated_boot == evidence.boot:
             result.isolated.add(replica.index)

@@ -26,6 +26,8 @@ from detinf.controller.wanted import Wanted
 from detinf.documents import Cell, Phase, Verdict
 
 MESSAGE_LENGTH = 1024
+NOT_KNOWN_YET = "Unknown"
+"""``status.mode`` before an engine has attested what decides it."""
 STATE_LENGTH = 512
 SKEW_SECONDS = 60
 """So far a node's clock may be ahead of ours."""
@@ -267,6 +269,9 @@ def build_status(
     child = [told.finding] if told.finding else []
     causes = [*earlier, *([outputs, *child] if outputs.status == "False" else [*child, outputs]), serving]
     kstatus = for_kstatus([*causes, progressing])
+    ready_finding = roll_up(causes)
+    if ready_finding.status == "True" and found.observing is not None:
+        ready_finding = replace(ready_finding, message=f"{ready_finding.message}{_mode_words(found)}")
     baseline = _baseline(observed, qualification, outcome)
     topology = topology_status(qualification.pinned)
     return {
@@ -277,12 +282,13 @@ def build_status(
         **({"controller": settings.lease} if settings.lease else {}),
         "revision": found.revision,
         "model": served_name(observed.resource, spec),
+        "mode": str(found.acting.mode or NOT_KNOWN_YET),
         "url": url(observed.resource),
         **({"lastValid": dict(found.last_valid)} if found.last_valid else {}),
         **({"topology": topology} if topology else {}),
         **({"baseline": baseline} if baseline else {}),
         "replicaStates": [row.told() for row in listed],
-        "conditions": conditions(observed, [roll_up(causes), *findings, progressing, degraded, *kstatus], now=now),
+        "conditions": conditions(observed, [ready_finding, *findings, progressing, degraded, *kstatus], now=now),
     }
 
 
@@ -294,8 +300,16 @@ def _spec_valid(found: Wanted, told: ChildrenTold) -> Finding:
         return Finding(Type.SPEC_VALID, "False", Reason.INVALID_SPEC, words)
     if told.finding is not None and told.blames_spec:
         return Finding(Type.SPEC_VALID, "False", told.finding.reason, told.finding.message)
-    observing = f"; divergences are reported and not acted on: {found.observing}" if found.observing else ""
-    return Finding(Type.SPEC_VALID, "True", Reason.VALID, f"the resource can be carried out{observing}")
+    return Finding(Type.SPEC_VALID, "True", Reason.VALID, f"the resource can be carried out{_mode_words(found)}")
+
+
+def _mode_words(found: Wanted) -> str:
+    """Return what a condition says of a mode that is not Enforce."""
+    if found.observing is not None:
+        return f"; divergences are reported and not acted on: {found.observing}"
+    if found.acting.mode is None:
+        return f"; divergences are acted on, and whether they will be is not known yet: {found.acting.because}"
+    return ""
 
 
 def _qualified(qualification: Qualification, outcome: Outcome) -> Finding:

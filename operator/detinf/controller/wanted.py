@@ -21,7 +21,8 @@ from detinf.controller.observed import Observed
 from detinf.controller.settings import OperatorSettings
 from detinf.documents import DocumentError, Plan, ProbeSettings
 from detinf.engines.plan import revision_of
-from detinf.engines.validated import observed_because
+from detinf.engines.profile import Profile
+from detinf.engines.validated import Acting, Attested, acting
 from detinf.guard import layout
 from detinf.guard.canonical import digest_bytes
 
@@ -40,12 +41,17 @@ class Wanted:
     plan_digest: str
     last_valid: Mapping[str, Any] | None
     """For ``status.lastValid``: generation and spec."""
-    observing: str | None
-    """Why divergences are only reported; None where they are acted on."""
+    acting: Acting
+    """Whether divergences are acted on, and why."""
     problems: list[str] = field(default_factory=list)
     """Why the spec itself cannot be carried out; empty where it is."""
     restart: str | None = None
     """The restart that was asked for last."""
+
+    @property
+    def observing(self) -> str | None:
+        """Why divergences are only reported; None where they are acted on."""
+        return self.acting.observing
 
 
 def wanted(observed: Observed, settings: OperatorSettings) -> Wanted | tuple[Spec | None, list[str]]:
@@ -90,7 +96,7 @@ def _planned(
         revision_of(plan),
         plan.digest(),
         last_valid,
-        observed_because(spec, settings.profiles[plan.profile]),
+        _acting(observed, spec, settings.profiles[plan.profile], plan),
         problems,
         pods.annotation(observed.resource, names.ANNOTATION_RESTART),
     )
@@ -110,16 +116,34 @@ def _held(
     text = stored.get(layout.PLAN_PATH.rpartition("/")[2], "")
     digest = digest_bytes(text.encode()) if text else ""
     profile = settings.profiles.get(spec.engine.profile or settings.default_profile or "")
-    observing = observed_because(spec, profile) if profile is not None else _delivered_mode(observed)
+    known = acting(spec, profile, _attested(observed, digest)) if profile is not None else _delivered(observed)
     # Without a plan nothing can be restarted with it, either.
-    return Wanted(spec, None, revision, digest, last_valid, observing, problems)
+    return Wanted(spec, None, revision, digest, last_valid, known, problems)
 
 
-def _delivered_mode(observed: Observed) -> str | None:
-    """Return why divergences are only reported, by what the probes were told while the profile was known."""
+def _attested(observed: Observed, plan_digest: str) -> list[Attested]:
+    """Return what engines attest of their model and chip: those of a plan where there are any, else all."""
+    reports = [item.report for item in observed.replicas if item.report is not None and item.report.model]
+    own = [report for report in reports if report.plan_digest == plan_digest]
+    return [Attested(report.model or {}, (report.hardware or {}).get("chip")) for report in own or reports]
+
+
+def _acting(observed: Observed, spec: Spec, profile: Profile, plan: Plan) -> Acting:
+    """Return whether divergences are acted on; what was known of this very revision holds while nobody reports."""
+    found = acting(spec, profile, _attested(observed, plan.digest()))
+    status = observed.old_status
+    same = status.get("observedGeneration") == observed.generation and status.get("revision") == revision_of(plan)
+    if found.mode is None and same and status.get("mode") in set(ProbeMode):
+        # A pass that was only observed is taken back where it is not known any more: all would stop serving at once.
+        return Acting(ProbeMode(status["mode"]), "so it was when its engines attested last")
+    return found
+
+
+def _delivered(observed: Observed) -> Acting:
+    """Return whether divergences are acted on, by what the probes were told while the profile was known."""
     found = observed.children.get(("ConfigMap", names.settings_name(observed.name)), {}).get("data", {})
     try:
         mode = ProbeSettings.parse(found.get(layout.SETTINGS_PATH.rpartition("/")[2], "")).mode
     except DocumentError:
-        return None
-    return "so it was while the engine's profile was known" if mode is ProbeMode.OBSERVE else None
+        mode = None
+    return Acting(mode or ProbeMode.ENFORCE, "so it was while the engine's profile was known")

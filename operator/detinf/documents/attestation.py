@@ -47,3 +47,5 @@ class Attestation(Document):
     overridden: dict[str, dict[str, str]] | None = None
     """Of the guard: variables by who had set them otherwise than the plan (``container``: its image, a webhook;
     ``scripts``), with the values that are not in effect; never hashed."""
+    model: dict[str, str | int | bool] | None = None
+    """Of the guard: what kind of model it is, by members of its config.json (``detinf.guard.model_shape``)."""

@@ -171,6 +171,8 @@ class Report(Document):
     """Where to look first, by all that was looked at since the divergence; newer than the hint in the evidence."""
     hardware: dict[str, Any] | None = None
     """What the engine's guard read of the hardware: chip, hbmGiB, driver, firmware, link, devices."""
+    model: dict[str, str | int | bool] | None = None
+    """What kind of model it is, by members of its config.json, as the engine's guard attested it."""
     replies: list[Reply] | None = None
     """What came of what the controller asked again (``AskedAgain``), by this boot; absent where nothing was asked."""
     overridden: dict[str, dict[str, str]] | None = None

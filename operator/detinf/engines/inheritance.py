@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-KNOWN_BY = ("flag", "flags", "names", "name", "path", "text", "stimulus", "field", "models")
+KNOWN_BY = ("flag", "flags", "names", "name", "path", "text", "stimulus", "field")
 
 
 def merge(parent: dict[str, Any], child: dict[str, Any]) -> dict[str, Any]:

@@ -13,6 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from pydantic.alias_generators import to_camel
 
 from detinf.documents import StimulusWitness
+from detinf.guard.model_shape import KEYS
 
 Text = Annotated[str, Field(min_length=8)]
 Flag = Annotated[str, Field(pattern=r"^--[a-z0-9][a-z0-9-]*$")]
@@ -192,11 +193,23 @@ class NotApplicable(Fact):
 
 
 class Validated(Fact):
-    """Models that somebody validated on these chips."""
+    """A model that somebody validated on these chips, known by its own configuration and not by its folder's name."""
 
-    models: Annotated[tuple[str, ...], Field(min_length=1)]
-    """Last part of their names, as in ``Qwen3-8B``."""
+    name: str
+    """What it is called, as in ``Qwen3-8B``: for people, and nothing is decided by it."""
+    config: Annotated[dict[str, str | int | bool], Field(min_length=1)]
+    """Members of config.json, just as the guard tells them (``detinf.guard.model_shape``): all that it would tell of
+    this model, and no other."""
     chips: Annotated[tuple[str, ...], Field(min_length=1)]
+    """SoC names, as the guard attests them."""
+
+    @model_validator(mode="after")
+    def _told(self) -> Self:
+        if unknown := sorted(set(self.config) - set(KEYS)):
+            raise ValueError(f"config: {', '.join(unknown)} is told by no guard; use members of {', '.join(KEYS)}")
+        if nothing := sorted(key for key, value in self.config.items() if value is False):
+            raise ValueError(f"config: {', '.join(nothing)} is false, which the guard leaves out; remove it")
+        return self
 
 
 class Profile(Part):

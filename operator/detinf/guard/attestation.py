@@ -91,6 +91,7 @@ def write(
     counters: dict[str, dict[str, str]] | None = None,
     boards: dict[str, dict[str, str]] | None = None,
     overridden: dict[str, dict[str, str]] | None = None,
+    model: dict[str, str | int | bool] | None = None,
 ) -> None:
     """Write the attestation of a process.
 
@@ -106,6 +107,7 @@ def write(
         counters: error counters by NPU.
         boards: by NPU what tells it from others.
         overridden: by who had set it, what the plan's variables were put over.
+        model: what kind of model it is (``model_shape``).
 
     Raises:
         RefusedError: where the folder cannot be written.
@@ -131,6 +133,8 @@ def write(
         document["boards"] = boards
     if overridden:
         document["overridden"] = overridden
+    if model:
+        document["model"] = model
     _put(Path(attestation_path(process, str(shared))), encode(document))
 
 

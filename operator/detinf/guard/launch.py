@@ -35,6 +35,7 @@ from detinf.guard.layout import (
     TRACE_NAME,
     TRACE_VARIABLE,
 )
+from detinf.guard.model_shape import model_shape
 from detinf.guard.npu_smi import NpuSmi
 from detinf.guard.plan import Plan, check_command, read_plan
 from detinf.guard.vocabulary import check_heads, read_vocabulary
@@ -58,6 +59,8 @@ class Facts:
     vocabulary: dict[str, Any]
     tier_n: dict[str, Any]
     placement: dict[str, Any]
+    model: dict[str, str | int | bool]
+    """What kind of model it is."""
 
 
 def check_writable(shared: Path) -> None:
@@ -98,7 +101,7 @@ def read_facts(plan: Plan, places: Places, engine: dict[str, str]) -> Facts:
     toolkit = {"cann": cann} if cann else {}
     identity.check_packages(plan.packages, packages | toolkit)
     tier_n = identity.identity(plan, seen, model_config=model_config, packages=packages, files=digests, toolkit=toolkit)
-    return Facts(vocabulary, tier_n, identity.placement(seen, os.environ.get("NODE_NAME", "")))
+    return Facts(vocabulary, tier_n, identity.placement(seen, os.environ.get("NODE_NAME", "")), model_shape(folder))
 
 
 def attest(plan: Plan, start: Start, after: Facts, shared: Path, overridden: dict[str, dict[str, str]]) -> None:
@@ -118,6 +121,7 @@ def attest(plan: Plan, start: Start, after: Facts, shared: Path, overridden: dic
         counters=counters.read(identifiers, npu_smi),
         boards=boards.read(identifiers, npu_smi),
         overridden=overridden,
+        model=after.model,
         checks=[
             *("plan", "command", "environment", "devices", "files", "packages"),
             *(["download"] if plan.download else []),

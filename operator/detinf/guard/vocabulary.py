@@ -26,6 +26,15 @@ def _read(path: Path) -> tuple[dict[str, Any], bytes]:
     return parsed, data
 
 
+def read_config(model: Path) -> dict[str, Any]:
+    """Return the model's config.json.
+
+    Raises:
+        RefusedError: where it is missing or no JSON object.
+    """
+    return _read(model / "config.json")[0]
+
+
 def read_vocabulary(model: Path) -> tuple[dict[str, Any], str]:
     """Return ({"size", "specialIds"}, sha256 of config.json).
 
@@ -70,7 +79,7 @@ def check_heads(model: Path, ranks: int) -> None:
     Raises:
         RefusedError: with the arithmetic.
     """
-    config, _ = _read(model / "config.json")
+    config = read_config(model)
     text = config.get("text_config")
     heads = config.get("num_attention_heads", text.get("num_attention_heads") if isinstance(text, dict) else None)
     if not isinstance(heads, int) or isinstance(heads, bool) or heads < 1 or ranks < 1 or heads % ranks == 0:

@@ -98,6 +98,7 @@ class Probe:
             hint=lifetime.books.hint(),
             hardware=lifetime.attested.hardware,
             overridden=lifetime.attested.overridden,
+            model=lifetime.attested.model,
             replies=lifetime.books.replies_to(self.asked()) or None,
         )
 

@@ -31,6 +31,8 @@ class Attested:
     """By NPU what tells it from others."""
     overridden: dict[str, dict[str, str]] | None = None
     """What the plan's variables were put over, by who had set it."""
+    model: dict[str, str | int | bool] | None = None
+    """What kind of model it is, by members of its config.json."""
 
 
 def read_attested(plan_path: Path, shared: Path) -> Attested | list[str]:
@@ -68,6 +70,7 @@ def read_attested(plan_path: Path, shared: Path) -> Attested | list[str]:
         first.counters,
         first.boards,
         first.overridden,
+        first.model,
     )
 
 

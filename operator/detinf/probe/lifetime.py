@@ -314,11 +314,16 @@ class Lifetime:
         await self.failed(f"gate: {outcome.relation} {outcome.condition}: FAIL: {outcome.detail}")
 
     async def failed(self, words: str) -> None:
-        """Say that the gate failed, until the boot ends."""
+        """Say that the gate failed, until the boot ends, or divergences are only to be reported.
+
+        That is known late: the controller decides it by what the engine attested, and its word takes a while.
+        """
         self.enter(Phase.GATE_FAILED)
         self.problems = [words]
         log.error("gate failed", detail=words)
-        await asyncio.Event().wait()
+        while not self.asking.observing():  # noqa: ASYNC110 - a mounted file tells no event
+            await asyncio.sleep(POLL_SECONDS)
+        log.warning("the gate failed, and is observed alone from now on", detail=words)
 
     # After the gate ------------------------------------------------------------------------------------------------
 

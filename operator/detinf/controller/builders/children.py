@@ -42,6 +42,7 @@ def desired_children(
     entries: Mapping[str, str],
     indices: Iterable[int],
     restart: str | None = None,
+    observing: bool = False,
 ) -> list[Manifest]:
     """Return every child but the records, in the order to apply them: what a pod mounts comes before the pod.
 
@@ -53,10 +54,11 @@ def desired_children(
         entries: the content of the delivery ConfigMap.
         indices: of the replicas that are to exist.
         restart: the restart that was asked for last.
+        observing: whether divergences are only reported.
     """
     return [
         plan_config_map(resource, plan),
-        probe_settings(resource, spec, plan, settings),
+        probe_settings(resource, spec, plan, settings, observing=observing),
         *children_without_plan(resource, entries=entries),
         *stateful_sets(resource, spec, plan, settings, indices, restart),
     ]

@@ -9,7 +9,6 @@ from detinf.controller.builders.parts import Resource, config_map, name_of
 from detinf.controller.settings import OperatorSettings
 from detinf.documents import GateSettings, Plan, ProbeSettings, ScheduleSettings
 from detinf.engines.plan import excluded_stimuli, gate_widths
-from detinf.engines.validated import observed_because
 from detinf.guard import layout
 
 
@@ -18,10 +17,11 @@ def served_name(resource: Resource, spec: Spec) -> str:
     return spec.model.name or name_of(resource)
 
 
-def settings_document(resource: Resource, spec: Spec, plan: Plan, settings: OperatorSettings) -> ProbeSettings:
-    """Return what the probes of this resource are to do."""
+def settings_document(
+    resource: Resource, spec: Spec, plan: Plan, settings: OperatorSettings, *, observing: bool = False
+) -> ProbeSettings:
+    """Return what the probes of this resource are to do; ``observing``: divergences are only reported."""
     profile = settings.profiles[plan.profile]
-    observing = observed_because(spec, profile)
     return ProbeSettings(
         mode=ProbeMode.OBSERVE if observing else None,
         promise=spec.promise,
@@ -37,9 +37,11 @@ def settings_document(resource: Resource, spec: Spec, plan: Plan, settings: Oper
     )
 
 
-def probe_settings(resource: Resource, spec: Spec, plan: Plan, settings: OperatorSettings) -> Manifest:
+def probe_settings(
+    resource: Resource, spec: Spec, plan: Plan, settings: OperatorSettings, *, observing: bool = False
+) -> Manifest:
     """Return the ConfigMap that the probes of all replicas read their settings from."""
-    document = settings_document(resource, spec, plan, settings)
+    document = settings_document(resource, spec, plan, settings, observing=observing)
     return config_map(
         resource,
         names.settings_name(name_of(resource)),

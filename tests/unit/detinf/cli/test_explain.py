@@ -84,13 +84,14 @@ def test_no_line_is_cut_however_narrow_the_terminal() -> None:
 
 def test_whether_divergences_are_acted_on_is_told_with_its_reason(tmp_path: Path) -> None:
     resource = yaml.safe_load((ROOT / "examples" / "vllm-ascend.yaml").read_text(encoding="utf-8"))
-    assert sections(ROOT / "examples" / "vllm-ascend.yaml")[2][0].rows[2].what == "probe mode Enforce"
-    resource["spec"]["model"]["source"] = {"persistentVolumeClaim": {"claimName": "models", "path": "Other-8B"}}
+    row = sections(ROOT / "examples" / "vllm-ascend.yaml")[2][0].rows[2]
+    assert row.what == "probe mode by what is attested"
+    assert "(Qwen3-1.7B, Qwen3-8B, Qwen3-30B-A3B, Qwen3-235B-A22B), else Observe" in row.why
+    resource["spec"]["probe"] = {"mode": "Observe"}
     file = tmp_path / "other.yaml"
     file.write_text(yaml.safe_dump(resource), encoding="utf-8")
     row = sections(file)[2][0].rows[2]
-    assert row.what == "probe mode Observe"
-    assert "nobody validated Other-8B on 910B3" in row.why
+    assert (row.what, row.why) == ("probe mode Observe", "spec.probe.mode is Observe")
 
 
 def test_an_engine_without_an_image_is_refused() -> None:

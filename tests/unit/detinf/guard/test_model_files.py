@@ -112,3 +112,14 @@ def test_template_that_reads_the_clock_is_refused_unless_the_date_is_pinned(
     done = place.run()
     assert done.returncode == REFUSED_EXIT_CODE
     assert not place.engine_ran
+
+
+def test_guard_attests_what_kind_of_model_it_is(place: Any) -> None:
+    config = {"vocab_size": 100, "hidden_size": 2**70, "text_config": {"num_experts": 8}, "hidden_act": "\ud800" * 99}
+    (place.folder / "root/models/m/config.json").write_text(json.dumps(config))
+    assert place.lifetime().model == {
+        "vocab_size": 100,
+        "hidden_size": str(2**70),
+        "hidden_act": "\\ud800" * 64,
+        "num_experts": 8,
+    }
