@@ -316,8 +316,6 @@ export ATB_MATMUL_SHUFFLE_K_ENABLE=1 HCCL_ALGO=level0:NA
 export LD_LIBRARY_PATH=/nnal/atb/lib:${LD_LIBRARY_PATH}
 export LINES_OF_TWO=$'one\\ntwo'
 unset GOES_AWAY
-exit_code_of_the_last_line_does_not_matter() { return 1; }
-exit_code_of_the_last_line_does_not_matter
 """
 
 

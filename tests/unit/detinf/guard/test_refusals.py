@@ -118,7 +118,10 @@ CASES: dict[str, tuple[Callable[[Any], Any], str]] = {
         planned(lambda plan: plan["environment"].update(scripts=["/nowhere/set_env.sh"])),
         "scripts: /nowhere/set_env.sh is missing or unreadable; use an image that has the toolkit",
     ),
-    "set-up script that ends the shell": (script("echo no toolkit >&2; exit 3\n"), "ended with 3: no toolkit; mend"),
+    "set-up script that ends the shell": (
+        script("echo no toolkit >&2; exit 3\n"),
+        "line 1: it ended the shell with 3: no toolkit; mend",
+    ),
     "set-up script that hangs": (hanging_script, "scripts: bash: .*timed out"),
     "no model folder": (lambda place: shutil.rmtree(place.folder / "root/models/m"), "config.json: No such file"),
     "no config": (lambda place: (place.folder / CONFIG).unlink(), "config.json: No such file.*spec.model.source"),
