@@ -37,15 +37,15 @@ __d_failed() {
   fi
 }
 for __d_script in "${__d_list[@]}"; do
-  __d_at=("$__d_script" 1)
+  __d_a=("$__d_script" 1)
   set -ET
-  trap '__d_l=$_; [[ ${FUNCNAME-__d_} == __d_* ]] || __d_at=("$BASH_SOURCE" "$LINENO"); : "$__d_l"' DEBUG
+  trap '__d_l=$_; [[ -z ${BASH_SOURCE-} || ${FUNCNAME-} == __d_* ]] || __d_a=("$BASH_SOURCE" $LINENO); : "$__d_l"' DEBUG
   trap '__d_failed "${BASH_SOURCE-}" "$LINENO" "$?" "$BASH_COMMAND"' ERR
-  trap '__d_status=$?; trap - DEBUG ERR; __d_tell "${__d_at[@]}" "it ended the shell with $__d_status"' EXIT
+  trap '__d_status=$?; trap - DEBUG ERR; __d_tell "${__d_a[@]}" "it ended the shell with $__d_status"' EXIT
   source "$__d_script" 1>&2
   __d_status=$?
   trap - DEBUG ERR EXIT RETURN
-  if ((__d_status)); then __d_tell "${__d_at[@]}" "it returned $__d_status"; fi
+  if ((__d_status)); then __d_tell "${__d_a[@]}" "it returned $__d_status"; fi
   set +ET; eval "$__d_options"
 done
 set +a; unset "${!__d_@}"
