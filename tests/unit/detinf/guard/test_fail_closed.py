@@ -141,7 +141,6 @@ NO_CONFIGURATION = ("inside", "        found += differing\n", "")
 NO_INNER_ENVIRONMENT = ("inside", "        found += environment.problems(self.plan, os.environ)\n", "")
 NO_ENVIRONMENT = ("environment", "    return found\n\n\ndef otherwise", "    return []\n\n\ndef otherwise")
 NO_PACKAGES = ("launch", "    packages.check_packages(plan.packages, installed, toolkit)\n", "")
-NO_ENVIRONMENT = ("environment", "    return found\n\n\ndef contradictions", "    return []\n\n\ndef contradictions")
 
 
 def configured(name: str, path: str, value: Any, shown: str) -> Scenario:
