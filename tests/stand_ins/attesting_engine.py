@@ -64,7 +64,10 @@ ATTESTATION = {
     },
     "packages": {"cann": ["9.1.0"]},
     "files": {"batch_invariant_ops": "${ASCEND_OPP_PATH}/vendors/batch_invariant/op_api/lib/libcust_opapi.so"},
-    "failureLines": ["Batch-invariant mode requested but", "HCCL_DETERMINISTIC is set to ["],
+    "failureLines": [
+        {"file": "vllm_ascend/batch_invariant.py", "text": "Batch-invariant mode requested but"},
+        {"file": "vllm_ascend/utils.py", "text": "HCCL_DETERMINISTIC is set to ["},
+    ],
 }
 VARIABLES = {
     "VLLM_BATCH_INVARIANT": "1",

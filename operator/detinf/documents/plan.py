@@ -74,6 +74,15 @@ class PlanSymbol(Part):
     """JSON texts, one of which its value must have."""
 
 
+class PlanFailureLine(Part):
+    """A record of the engine's log that means that it must not go on."""
+
+    file: str
+    """The source file that logs it, from the package's folder on, such as ``vllm_ascend/batch_invariant.py``."""
+    text: str
+    """A part of its text as it stands there, before its arguments are put in."""
+
+
 class PlanAttestation(Part):
     """Who has to attest before the replica may serve, and to what."""
 
@@ -92,8 +101,7 @@ class PlanAttestation(Part):
     """Versions by distribution, one of which the engine's image must have."""
     fingerprint_in_answers: bool | None = None
     """Whether the engine is given the expected fingerprint, to return it as ``system_fingerprint``."""
-    failure_lines: list[str] | None = None
-    """Texts in the engine's log that mean that it must not go on."""
+    failure_lines: list[PlanFailureLine] | None = None
 
 
 class Plan(Document):

@@ -12,6 +12,7 @@ from detinf.documents import (
     PlanAttestation,
     PlanDownload,
     PlanEnvironment,
+    PlanFailureLine,
     PlanModel,
     PlanSymbol,
     PlanTopology,
@@ -138,7 +139,7 @@ def attestation(spec: Spec, profile: Profile) -> PlanAttestation:
         files={item.name: item.path for item in profile.files} or None,
         packages={name: list(versions) for name, versions in profile.packages.items()} or None,
         fingerprint_in_answers=profile.fingerprint_in_answers or None,
-        failure_lines=[item.text for item in profile.failure_lines] or None,
+        failure_lines=[PlanFailureLine(file=item.file, text=item.text) for item in profile.failure_lines] or None,
     )
 
 

@@ -7,6 +7,7 @@ package, or ``document NAME | TEXT`` for what no package says. ``tests/sources``
 
 from __future__ import annotations
 
+import re
 from typing import Annotated, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
@@ -154,9 +155,27 @@ class Setting(Fact):
 
 
 class FailureLine(Fact):
-    """A text in the engine's log that means that it must not go on, and what it tells."""
+    """A record of the engine's log that means that it must not go on, and what it tells.
+
+    It counts where the file of its source logs it (``detinf.guard.said``): users' words stand in logs, too.
+    """
 
     text: str
+    """A part of its text as the file has it."""
+
+    @property
+    def file(self) -> str:
+        """The file that logs it, from the package's folder on."""
+        return self.source.partition(" | ")[0].partition(" ")[2]
+
+    @model_validator(mode="after")
+    def _logged_by_a_package(self) -> Self:
+        if not re.fullmatch(r"vllm(_ascend)?/[a-z0-9_/]+\.py", self.file):
+            raise ValueError(
+                f"failureLines: {self.text!r}: source names {self.file!r}, which is no module of vLLM's packages; "
+                "name the file that logs it"
+            )
+        return self
 
 
 class IdentityFile(Fact):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import sys
 from pathlib import Path
 
@@ -16,11 +17,14 @@ LOG_BYTES = 4096  # what the kubelet keeps of a termination message
 
 
 def refuse(message: str, log: Path) -> int:
-    """Say in one line why the engine does not start, on standard error and in the termination log."""
+    """Say in one line why the engine does not start, in the termination log and on standard error."""
     line = f"detinf guard: refused: {message}\n"
-    print(line, end="", file=sys.stderr, flush=True)
-    with contextlib.suppress(OSError):  # standard error has said it already
+    with contextlib.suppress(OSError):  # standard error says it too
         log.write_bytes(line.encode(errors="backslashreplace")[:LOG_BYTES])
+    try:
+        print(line, end="", file=sys.stderr, flush=True)
+    except OSError:  # whoever read it is gone: what is left in the buffer must not become the exit code
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stderr.fileno())
     return layout.REFUSED_EXIT_CODE
 
 

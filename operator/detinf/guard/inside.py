@@ -26,6 +26,7 @@ from detinf.guard.expectations import check_configuration, check_symbols, json_t
 from detinf.guard.imports import after_import
 from detinf.guard.layout import PLAN_VARIABLE, SHARED_VARIABLE
 from detinf.guard.plan import Plan, read_plan
+from detinf.guard.said import Listener
 
 ASYNC_LLM = "vllm.v1.engine.async_llm"
 SCHEDULER = "vllm.v1.core.sched.scheduler"
@@ -55,7 +56,9 @@ class Insider:
         self.shared = shared
 
     def hook(self) -> None:
-        """Attest whatever this process turns out to be."""
+        """Attest whatever this process turns out to be, and hear what it logs."""
+        if self.plan.failure_lines:
+            Listener(self.plan.failure_lines, self.shared).listen()
         after_import(ASYNC_LLM, lambda module: after_method(module.AsyncLLM, "__init__", self.api_server))
         after_import(SCHEDULER, lambda module: after_method(module.Scheduler, "__init__", self.engine_core))
         if self.plan.worker is not None:

@@ -40,7 +40,6 @@ from detinf.guard.model_shape import model_shape
 from detinf.guard.npu_smi import NpuSmi
 from detinf.guard.plan import Plan, check_command, read_plan
 from detinf.guard.vocabulary import check_heads, read_vocabulary
-from detinf.guard.watch import Watch
 
 
 @dataclass(frozen=True)
@@ -174,21 +173,12 @@ def stand_by(command: list[str], prepared: Prepared, plan: Plan, start: Start, p
     """Start the engine, attest it, and wait for its end.
 
     Raises:
-        RefusedError: where it is not as it was started, has said that it fails, or one of its processes refused.
+        RefusedError: where it is not as it was started, or one of its processes refused.
     """
-    running: list[int] = []
-
-    def failed() -> None:
-        supervise.end_group(running[0])
-
-    watch = Watch(plan.failure_lines, failed)
     try:
-        watch.open()
         with supervise.held_signals():
-            child = supervise.start(command, prepared.variables, watch.in_child)
-            running.append(child)
+            child = supervise.start(command, prepared.variables)
             supervise.forward_signals(child)
-        watch.begin()
     except OSError as error:
         raise RefusedError(f"command: {command[0]}: {error.strerror}; use an image that has it on PATH") from error
 
@@ -212,9 +202,6 @@ def stand_by(command: list[str], prepared: Prepared, plan: Plan, start: Start, p
         supervise.stop(child)
         raise
     code = supervise.wait(child, ended)
-    watch.end()
-    if watch.line is not None:
-        problems.append(f"log: the engine said {watch.line[:500]!r}, which means that it must not serve")
     if problems:
         raise RefusedError(*problems)
     return code

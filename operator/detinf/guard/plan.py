@@ -119,8 +119,8 @@ class Plan:
         return bool(self.attestation.get("fingerprintInAnswers"))
 
     @property
-    def failure_lines(self) -> list[str]:
-        """Texts in the engine's log that mean that it must not go on."""
+    def failure_lines(self) -> list[dict[str, str]]:
+        """Records of the engine's log, by source file and text, that mean that it must not go on."""
         return list(self.attestation.get("failureLines") or [])
 
     @property
@@ -191,8 +191,11 @@ def _attestation_problem(attestation: Any) -> str | None:
     packages = attestation.get("packages") or {}
     if not isinstance(packages, dict) or not all(_is_strings(versions) for versions in packages.values()):
         return "attestation.packages holds something that is no list of versions"
-    if not _is_strings(attestation.get("failureLines") or []):
-        return "attestation.failureLines is no list of texts"
+    lines = attestation.get("failureLines") or []
+    if not isinstance(lines, list) or not all(
+        isinstance(line, dict) and _is_strings([line.get("file"), line.get("text")]) for line in lines
+    ):
+        return "attestation.failureLines is no list of files and texts"
     return _expectation_problem(attestation)
 
 

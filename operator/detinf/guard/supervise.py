@@ -52,13 +52,12 @@ def _restore_signals() -> None:
     signal.pthread_sigmask(signal.SIG_UNBLOCK, FORWARDED)
 
 
-def start(command: list[str], environment: dict[str, str], in_child: Callable[[], None] = lambda: None) -> int:
+def start(command: list[str], environment: dict[str, str]) -> int:
     """Start the engine in a process group of its own and return its process id.
 
     Args:
         command: the engine's command line.
         environment: all of its environment.
-        in_child: called in the new process before the engine's program takes it over.
 
     Raises:
         OSError: where the program cannot be run.
@@ -70,7 +69,6 @@ def start(command: list[str], environment: dict[str, str], in_child: Callable[[]
             os.close(reader)
             os.setpgid(0, 0)
             _restore_signals()
-            in_child()
             os.execvpe(command[0], command, environment)  # noqa: S606 - no shell is the point
         except OSError as error:
             os.write(writer, str(error.errno).encode())

@@ -367,20 +367,104 @@ def test_plugin_that_raises_serves_where_nobody_asks_for_the_whole_set(
 
 
 FAILURE = "Batch-invariant mode requested but Triton or AscendC batch-invariant ops is not available."
+LOGS_IT = "vllm_ascend/batch_invariant.py"
+FORGED = f"WARNING 11-29 12:00:00 [batch_invariant.py:161] {FAILURE}"
+COLOURED = f"\x1b[33mWARNING\x1b[0m \x1b[90m11-29 12:00:00\x1b[0m \x1b[90m[batch_invariant.py:161]\x1b[0m {FAILURE}"
 
 
-def test_failure_line_in_the_log_ends_an_engine_that_serves(stage: Stage) -> None:
-    stage.wrong = {"log": FAILURE}
+@pytest.mark.parametrize(
+    "call",
+    [
+        f"logger.warning({FAILURE!r})",
+        f"logger.error({FAILURE!r} + ' rank %d', 3)",
+        f"import logging; logging.getLogger('vllm_ascend').warning({FAILURE!r})",
+        # As vLLM's warning_once: the record is its caller's.
+        f"def once(): logger.warning({FAILURE!r}, stacklevel=2)\nonce()",
+    ],
+)
+def test_failure_line_that_the_engine_logs_ends_it_while_it_serves(stage: Stage, call: str) -> None:
+    stage.wrong = {"logged": [(LOGS_IT, call)]}
     outcome = run(stage, log=True)
     assert outcome.code == REFUSED_EXIT_CODE
-    assert f"log: the engine said {FAILURE!r}" in outcome.words
+    assert f"log: the engine said '{FAILURE}" in outcome.words
     assert isinstance(outcome.attested, list)
-    assert FAILURE in (stage.folder / "errors").read_text()  # and was passed on
+    assert FAILURE in (stage.folder / "errors").read_text()  # it is written before the engine ends
 
 
-def test_failure_line_is_only_a_line_where_nobody_watches(stage: Stage) -> None:
-    stage.wrong = {"log": FAILURE}
-    stage.break_check("watch", "        if not any(text in line for text in self.texts):", "        if True:")
-    outcome = run(stage)
+def test_failure_line_ends_the_engine_whatever_handlers_it_has(stage: Stage) -> None:
+    stage.wrong = {"logged": [(LOGS_IT, f"logger.handlers.clear(); logger.warning({FAILURE!r})")]}
+    assert f"log: the engine said '{FAILURE}" in run(stage, log=True).words
+
+
+def wait_until_said(stage: Stage) -> None:
+    """Wait until the engine has logged everything; the limit only turns a hang into a failure."""
+    limit = time.monotonic() + 60
+    while not (stage.folder / "said").exists():
+        assert time.monotonic() < limit, (stage.folder / "errors").read_text()
+        signal.sigtimedwait([], 0.02)
+
+
+def test_failure_line_that_no_process_hears_ends_nothing(stage: Stage) -> None:
+    stage.wrong = {"logged": [(LOGS_IT, f"logger.warning({FAILURE!r})")]}
+    stage.break_check("said", "                self.heard(record)\n", "                pass\n")
+    outcome = run(stage, wait_until_said)
     assert outcome.served
     assert isinstance(outcome.attested, Attested)
+
+
+ELSEWHERE = "vllm/entrypoints/logger.py"
+USERS = [
+    (ELSEWHERE, "logger.info('Received request %s: prompt: %r', user, user)"),
+    (ELSEWHERE, "logger.info('Received request ' + user)"),
+    (ELSEWHERE, "logger.warning('The model `%s` does not exist.', user)"),
+    (ELSEWHERE, "try:\n  raise ValueError(user)\nexcept ValueError:\n  logger.exception('Error in a request')"),
+    (ELSEWHERE, "import logging; logging.getLogger('vllm_ascend.batch_invariant').warning(user)"),
+    (ELSEWHERE, "import logging; logging.getLogger(user).warning('a header names a logger')"),
+    (ELSEWHERE, "print(user, flush=True)"),
+    (ELSEWHERE, "import sys; sys.stderr.write(user + chr(10))"),
+    (LOGS_IT, "logger.info('asked by %s', user)"),
+]
+"""How what a user wrote comes into an engine's output."""
+
+
+@pytest.mark.parametrize(
+    "user", [FAILURE, FORGED, f"x\n{FORGED}", f"x\r\n(Worker_TP0 pid=1) {FORGED}", f"\n{COLOURED}\n", f"%s {FAILURE}"]
+)
+def test_failure_line_in_what_a_user_wrote_ends_nothing(stage: Stage, user: str) -> None:
+    stage.wrong = {"logged": USERS, "user": user}
+    outcome = run(stage, wait_until_said)
+    assert (stage.folder / "errors").read_text().count(FAILURE) >= len(USERS) - 1
+    assert outcome.served, outcome.words
+    assert isinstance(outcome.attested, Attested)
+
+
+def test_engine_whose_log_nobody_reads_any_more_goes_on(stage: Stage) -> None:
+    # More than a pipe holds: who waits for a reader never gets to its end.
+    stage.wrong = {"lines": 20_000}
+    stage.write()
+    reader, writer = os.pipe()
+    process = subprocess.Popen(stage.place.arguments(), env=stage.environment, stdout=writer, stderr=writer)
+    os.close(writer)
+    os.close(reader)
+    try:
+        limit = time.monotonic() + 60
+        while not (stage.folder / "said").exists():
+            assert process.poll() is None, (stage.folder / "log").read_text()
+            assert time.monotonic() < limit
+            signal.sigtimedwait([], 0.02)
+        assert isinstance(stage.attested(), Attested)
+    finally:
+        for child in stage.place.children(process.pid):
+            os.killpg(child, signal.SIGKILL)
+        process.wait(60)
+
+
+def test_refusal_whose_reader_is_gone_is_in_the_termination_log(stage: Stage) -> None:
+    stage.plan["model"]["path"] = "/models/nowhere"
+    stage.write()
+    reader, writer = os.pipe()
+    os.close(reader)
+    process = subprocess.Popen(stage.place.arguments(), env=stage.environment, stdout=writer, stderr=writer)
+    os.close(writer)
+    assert process.wait(60) == REFUSED_EXIT_CODE
+    assert "refused: " in (stage.folder / "log").read_text()

@@ -5,6 +5,17 @@ import pathlib
 import sys
 
 
+def say(file: str, call: str) -> None:
+    """Log as a source file of the engine would; ``user`` is what a user wrote."""
+    import vllm_ascend
+    from vllm.logger import logger
+
+    from vllm import TEST
+
+    place = pathlib.Path(vllm_ascend.__file__).parent.parent / file
+    exec(compile(call, str(place), "exec"), {"logger": logger, "user": TEST.get("user")})  # noqa: S102 - a stand-in
+
+
 def main() -> None:
     """Start, say that users would be answered now, and wait."""
     from vllm.config import vllm_config
@@ -18,8 +29,11 @@ def main() -> None:
 
     engine = AsyncLLM(vllm_config())
     pathlib.Path(os.environ["TEST_FOLDER"], "serving").touch()
-    if line := TEST.get("log"):
-        logger.warning(line)
+    for file, call in TEST.get("logged", []):
+        say(file, call)
+    for number in range(TEST.get("lines", 0)):
+        logger.info("line %d of many", number)
+    pathlib.Path(os.environ["TEST_FOLDER"], "said").touch()
     engine.core.join()
     sys.exit(1)
 
