@@ -34,6 +34,7 @@ from detinf.guard.canonical import digest, digest_bytes
 
 FINGERPRINT = "sha256:" + "f" * 64
 HARDWARE = {"devices": 1, "chip": "910B3", "hbmGiB": 64, "driver": "25.5.1", "firmware": "7.8.0.6.201", "link": "-"}
+IDENTITY = {"schema": "2", "environment.LANG": "C.UTF-8"}
 CELLS = (("S02", "solo"), ("S03", "width=2"))
 
 
@@ -94,6 +95,8 @@ class Fleet:
         self.boots = 0
         self.hardware: dict[str, dict[str, Any]] = {}
         """What each replica's guard reads, by pod name, where it is not ``HARDWARE``."""
+        self.told: dict[str, dict[str, str]] = {}
+        """What each replica is beside plan and hardware, by pod name, where it is not ``IDENTITY``."""
         self.identical = HARDWARE.keys()
         """Keys of the hardware that are part of the fingerprint."""
         self.unattested: set[str] = set()
@@ -109,7 +112,7 @@ class Fleet:
         other.in_batch, other.busy, other.deaf = dict(self.in_batch), set(self.busy), set(self.deaf)
         other.probeless, other.gating = set(self.probeless), set(self.gating)
         other.hardware, other.unattested = dict(self.hardware), set(self.unattested)
-        other.identical = self.identical
+        other.identical, other.told = self.identical, dict(self.told)
         other.lives = {uid: dict(life) for uid, life in self.lives.items()}
         api = other.api
         api.objects = copied(self.api.objects)
@@ -137,7 +140,13 @@ class Fleet:
         """Return the fingerprint of a pod's engine."""
         hardware = self.hardware_of(pod)
         identity = {key: hardware[key] for key in self.identical}
-        return FINGERPRINT if all(identity[key] == HARDWARE[key] for key in identity) else digest(identity)
+        told = self.told.get(pod["metadata"]["name"], {})
+        usual = not told and all(identity[key] == HARDWARE[key] for key in identity)
+        return FINGERPRINT if usual else digest([identity, told])
+
+    def identity_of(self, pod: dict[str, Any]) -> dict[str, str]:
+        """Return what a pod's engine is beside plan and hardware."""
+        return IDENTITY | self.told.get(pod["metadata"]["name"], {})
 
     def pods(self) -> list[dict[str, Any]]:
         """Return the pods that exist."""
@@ -324,6 +333,7 @@ class Fleet:
             references_digest=PROPOSAL.digest(),
             answers={"r0": answer(number)},
             hardware=hardware,
+            identity=self.identity_of(pod),
         )
         failing = life["evidence"].relation if life["evidence"] else None
         cells = [
@@ -355,6 +365,7 @@ class Fleet:
             cells=cells if phase is Phase.PASSED else [],
             evidence=life["evidence"],
             hardware=hardware,
+            identity=self.identity_of(pod),
             model=self.model,
             replies=life["replies"] if phase is Phase.PASSED else None,
         )

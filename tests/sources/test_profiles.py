@@ -32,9 +32,13 @@ PACKAGES: dict[str, dict[str, Package]] = {
 each_profile = pytest.mark.parametrize("profile", [PROFILES[name] for name in PACKAGES], ids=list(PACKAGES))
 
 DOCUMENTS = {
+    "Ascend device plugin, server/plugin.go",
     "CANN environment variables, HCCL_ALGO",
     "CANN environment variables, HCCL_DETERMINISTIC",
     "CANN operator library batch_invariant_ops 1.0.0",
+    "GNU Bash, Bash variables",
+    "Kubernetes, container environment",
+    "Kubernetes, kubelet, envvars.go",
     "MindSpeed-RL, seed_all",
     "OpenMP 5.2, 21.1",
     "PyTorch, torch.compiler",

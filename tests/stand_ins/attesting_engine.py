@@ -75,6 +75,8 @@ VARIABLES = {
     "LCCL_DETERMINISTIC": "1",
     "ATB_MATMUL_SHUFFLE_K_ENABLE": "0",
 }
+UNRECORDED = ["HOSTNAME", "OLDPWD", "PWD", "SHLVL", "TEST_ENGINE", "_"]
+"""What a launcher's shell adds, and what tells the stand-in how to be wrong, which no real engine has."""
 UNSET = ["HCCL_ALGO", "HCCL_OP_EXPANSION_MODE", "VLLM_SERVER_DEV_MODE"]
 
 
@@ -172,7 +174,7 @@ def make_stage(place: Any, engine: Path) -> Stage:
     place.environment["ASCEND_TOOLKIT_HOME"] = "/toolkit"
     place.write_launcher(f'exec {sys.executable} {engine}/serve.py "$@"')
     plan = json.loads((place.folder / "plan.json").read_text())
-    plan["environment"] = {"set": dict(VARIABLES), "unset": list(UNSET)}
+    plan["environment"] = {"set": dict(VARIABLES), "unset": list(UNSET), "unrecorded": list(UNRECORDED)}
     plan["attestation"] = json.loads(json.dumps(ATTESTATION))
     return Stage(place, plan)
 

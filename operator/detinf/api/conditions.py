@@ -45,6 +45,7 @@ class Reason(StrEnum):
     PINNED = "Pinned"
     NOT_PINNED_YET = "NotPinnedYet"
     TOPOLOGY_DRIFT = "TopologyDrift"
+    IDENTITY_DRIFT = "IdentityDrift"
 
     ATTESTED = "Attested"
     NOT_ATTESTED_YET = "NotAttestedYet"
@@ -120,6 +121,7 @@ ONLY_A_PERSON_HELPS = frozenset(
         Reason.GUARD_REFUSED,
         Reason.NOT_ATTESTED,
         Reason.TOPOLOGY_DRIFT,
+        Reason.IDENTITY_DRIFT,
         Reason.NO_PLACE,
         Reason.PROGRESS_DEADLINE_EXCEEDED,
         Reason.POD_REFUSED,

@@ -2,20 +2,23 @@
 
 - What ``spec.topology`` declares, the guard holds every engine against. What it leaves open is pinned by the first
   baseline: replicas of other hardware are other engines, and one Service must not have two.
-- A replica whose hardware has drifted is not qualified: it stays unready, and nothing is agreed anew in silence.
+- What else the guard reads (variables, packages, files, the model) is pinned by the first baseline of the plan: the
+  replicas of one plan are one engine, whatever an image behind a tag or a webhook makes of it.
+- A replica that has drifted is not qualified: it stays unready, and nothing is agreed anew in silence.
 - Batch invariance is in effect where the complete set of attestations says so, and nowhere else.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, field, replace
+from typing import Any, Protocol
 
 from detinf.api.conditions import Finding, Reason, Type
 from detinf.api.types import Spec
 from detinf.controller.observed import Observed, Replica
 from detinf.controller.replica_state import ReplicaState
+from detinf.documents import identity
 from detinf.topology.drift import differing
 
 SHOWN = {
@@ -35,33 +38,79 @@ OVERRIDDEN_SHOWN = 8
 """So many overridden variables are told; the probe's report has them all."""
 
 
+SHOWN_KEYS = 5
+"""So many of the differences of one replica are told."""
+OTHER_REMEDY = (
+    "have one image (by digest) and one environment for all replicas, name a variable that is each pod's own in "
+    "unrecordedVariables of a profile in engine.profiles, or delete the resource and apply it again to pin anew"
+)
+
+
+class Told(Protocol):
+    """A report, a candidate or a baseline: what it tells of its engine."""
+
+    @property
+    def plan_digest(self) -> str | None:
+        """Digest of the plan that it runs."""
+
+    @property
+    def hardware(self) -> dict[str, Any] | None:
+        """What its guard read of the hardware."""
+
+    @property
+    def identity(self) -> dict[str, str] | None:
+        """What it is beside plan and hardware."""
+
+
 @dataclass(frozen=True)
 class Pinned:
-    """The hardware that all replicas are to have."""
+    """The hardware that all replicas are to have, and what else those of one plan are to have alike."""
 
     spec: Spec
     hardware: Mapping[str, Any] | None
     """Of the first baseline that knows its own; None before."""
+    identities: Mapping[tuple[str, str | None], Mapping[str, str]] = field(default_factory=dict)
+    """By plan and schema, of the first baseline of these: guards of one release tell the same parts."""
     by_fingerprint: bool = False
     """Whether there are baselines, none of which knows its hardware (releases before this one wrote no such field)."""
 
-    def drifted(self, hardware: Mapping[str, Any] | None) -> list[str]:
+    def drifted(self, engine: Told) -> list[str]:
         """Return what of an engine's hardware has drifted."""
-        if self.hardware is None or hardware is None:
-            return []
-        return differing(self.spec, self.hardware, hardware)[0]
+        return self._differing(engine)[0]
 
-    def reported(self, hardware: Mapping[str, Any] | None) -> list[str]:
-        """Return what differs and is only reported."""
-        if self.hardware is None or hardware is None:
-            return []
-        return differing(self.spec, self.hardware, hardware)[1]
+    def reported(self, engine: Told) -> list[str]:
+        """Return what of an engine's hardware differs and is only reported."""
+        return self._differing(engine)[1]
+
+    def _differing(self, engine: Told) -> tuple[list[str], list[str]]:
+        if self.hardware is None or engine.hardware is None:
+            return [], []
+        return differing(self.spec, self.hardware, engine.hardware)
+
+    def unlike(self, engine: Told) -> list[str]:
+        """Return in what an engine is another than the first one of its plan, beside its hardware."""
+        expected = self.identities.get(_key(engine))
+        return [] if expected is None or engine.identity is None else identity.differing(expected, engine.identity)
+
+    def with_baseline(self, baseline: Told) -> Pinned:
+        """Return what is pinned once there is another baseline."""
+        identities = dict(self.identities)
+        if baseline.identity is not None:
+            identities.setdefault(_key(baseline), baseline.identity)
+        hardware = baseline.hardware if self.hardware is None else self.hardware
+        return replace(self, hardware=hardware, identities=identities)
+
+
+def _key(engine: Told) -> tuple[str, str | None]:
+    return engine.plan_digest or "", (engine.identity or {}).get(identity.SCHEMA)
 
 
 def pinned(observed: Observed, spec: Spec) -> Pinned:
-    """Return the hardware that the resource's first baseline pinned."""
-    hardware = next((item.hardware for item in observed.baselines if item.hardware is not None), None)
-    return Pinned(spec, hardware, by_fingerprint=bool(observed.baselines))
+    """Return what the resource's baselines pinned, the first one the hardware."""
+    found = Pinned(spec, None, by_fingerprint=bool(observed.baselines))
+    for baseline in observed.baselines:
+        found = found.with_baseline(baseline)
+    return found
 
 
 def topology_status(found: Pinned) -> dict[str, Any] | None:
@@ -76,12 +125,20 @@ def topology_status(found: Pinned) -> dict[str, Any] | None:
     }
 
 
+def _few(keys: Sequence[str]) -> str:
+    more = f" and {len(keys) - SHOWN_KEYS} more" if len(keys) > SHOWN_KEYS else ""
+    return ", ".join(keys[:SHOWN_KEYS]) + more
+
+
 def topology_finding(found: Pinned, replicas: Sequence[Replica]) -> Finding:
     """Return TopologyPinned."""
-    seen = [(row.index, row.report.hardware) for row in replicas if row.report is not None]
+    seen = [(row.index, row.report) for row in replicas if row.report is not None]
     drifted = [f"replica {index}: {', '.join(keys)}" for index, item in seen if (keys := found.drifted(item))]
     if drifted:
         return Finding(Type.TOPOLOGY_PINNED, "False", Reason.TOPOLOGY_DRIFT, f"{'; '.join(drifted)}; {REMEDY}")
+    unlike = [f"replica {index}: {_few(keys)}" for index, item in seen if (keys := found.unlike(item))]
+    if unlike:
+        return Finding(Type.TOPOLOGY_PINNED, "False", Reason.IDENTITY_DRIFT, f"{'; '.join(unlike)}; {OTHER_REMEDY}")
     if found.hardware is None and found.by_fingerprint:
         words = "the baseline is of an earlier release and names no hardware; equal fingerprints are equal hardware"
         return Finding(Type.TOPOLOGY_PINNED, "True", Reason.PINNED, words)

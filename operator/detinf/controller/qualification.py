@@ -5,7 +5,8 @@ The rules, each a test:
 - The first proposal that is read is frozen as a record, then delivered, then the waiting pods are told.
 - A candidate is stored before anything depends on it. ``REQUIRED_LIFETIMES`` equal candidates of one fingerprint make
   its baseline; unequal ones make none, and stand until the plan changes or somebody deletes them.
-- Hardware that differs from what the first baseline pinned makes no baseline (``identity.py``).
+- Hardware that differs from what the first baseline pinned makes no baseline, nor do variables, packages or files that
+  differ from what the plan's first baseline pinned (``identity.py``).
 - A baseline is never replaced. One that status names and nobody has is restored from the delivery by its digest, else
   it is lost, and nothing is agreed anew in silence.
 - Baselines that no engine needs are kept for a while, for a plan that comes back, and go when there are too many.
@@ -14,7 +15,7 @@ The rules, each a test:
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any
 
 from detinf.api import names
@@ -185,7 +186,7 @@ def _agree(candidates: list[Candidate], result: Qualification) -> list[Baseline]
     agreed = []
     for fingerprint in sorted({item.fingerprint for item in candidates}):
         group = [item for item in candidates if item.fingerprint == fingerprint]
-        if result.pinned.drifted(group[0].hardware):
+        if result.pinned.drifted(group[0]) or result.pinned.unlike(group[0]):
             continue  # TopologyPinned says so
         if any(item.answers != group[0].answers for item in group):
             first = group[0].answers
@@ -203,10 +204,11 @@ def _agree(candidates: list[Candidate], result: Qualification) -> list[Baseline]
                     lifetimes=len(group),
                     answers=group[0].answers,
                     hardware=group[0].hardware,
+                    plan_digest=group[0].plan_digest,
+                    identity=group[0].identity,
                 )
             )
-            if result.pinned.hardware is None:
-                result.pinned = replace(result.pinned, hardware=group[0].hardware)
+            result.pinned = result.pinned.with_baseline(agreed[-1])
     return agreed
 
 

@@ -77,6 +77,9 @@ class Candidate(Document):
     answers: dict[str, Answer]
     hardware: dict[str, Any] | None = None
     """What the engine's guard read of the hardware: chip, hbmGiB, driver, firmware, link, devices."""
+    identity: dict[str, str] | None = None
+    """What the engine is beside plan and hardware, as text by part and key (``detinf.documents.identity``): variables,
+    packages, files, model."""
 
 
 class Baseline(Document):
@@ -91,3 +94,8 @@ class Baseline(Document):
     answers: dict[str, Answer]
     hardware: dict[str, Any] | None = None
     """What the engine's guard read of the hardware: chip, hbmGiB, driver, firmware, link, devices."""
+    plan_digest: str | None = None
+    """Of the plan that the fingerprint is of."""
+    identity: dict[str, str] | None = None
+    """What the engine is beside plan and hardware, as text by part and key (``detinf.documents.identity``): variables,
+    packages, files, model."""

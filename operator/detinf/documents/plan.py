@@ -43,6 +43,9 @@ class PlanEnvironment(Part):
     """Name to value."""
     unset: list[str] = Field(default_factory=list)
     """Names that must not be there."""
+    unrecorded: list[str] | None = None
+    """Variables outside the fingerprint: ``NAME``, ``NAME=VALUE`` (with that value alone) or ``PREFIX*``. Every other
+    one that an engine has is recorded in it."""
     scripts: list[str] | None = None
     """Shell scripts that the guard sources before it sets the variables, in order, such as CANN's ``set_env.sh``."""
 

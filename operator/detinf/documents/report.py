@@ -171,6 +171,9 @@ class Report(Document):
     """Where to look first, by all that was looked at since the divergence; newer than the hint in the evidence."""
     hardware: dict[str, Any] | None = None
     """What the engine's guard read of the hardware: chip, hbmGiB, driver, firmware, link, devices."""
+    identity: dict[str, str] | None = None
+    """What the engine is beside plan and hardware, as text by part and key (``detinf.documents.identity``): variables,
+    packages, files, model."""
     model: dict[str, str | int | bool] | None = None
     """What kind of model it is, by members of its config.json, as the engine's guard attested it."""
     replies: list[Reply] | None = None

@@ -82,6 +82,13 @@ OFFLINE = {"HF_HUB_OFFLINE": "1"}
 and modelscope heed it alike)."""
 
 
+def unrecorded(spec: Spec, profile: Profile) -> list[str]:
+    """Return what of an engine's environment stays out of the fingerprint: the profile's, and the hub's cache."""
+    source = spec.model.source
+    hub = [f"{HUBS[source.hub[0]].cache_variable}={HUBS[source.hub[0]].folder}"] if source.hub else []
+    return sorted({*profile.unrecorded, *hub})
+
+
 def download(source: ModelSource) -> PlanDownload | None:
     """Return what the guard has to download; None for files that are there."""
     if source.hub is None:
@@ -116,6 +123,7 @@ def build_plan(spec: Spec, profile: Profile, image: str, topology: PlanTopology)
             | {item.name: item.value for item in spec.engine.env}
             | (OFFLINE if spec.model.source.hub else {}),
             unset=[variable.name for variable in profile.unset],
+            unrecorded=unrecorded(spec, profile) or None,
             scripts=list(profile.scripts) or None,
         ),
         topology=topology,

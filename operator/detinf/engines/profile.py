@@ -19,6 +19,7 @@ from detinf.guard.model_shape import KEYS
 Text = Annotated[str, Field(min_length=8)]
 Flag = Annotated[str, Field(pattern=r"^--[a-z0-9][a-z0-9-]*$")]
 VariableName = Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")]
+UnrecordedName = Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]*\*?$")]
 Metric = Literal[
     "steps",
     "generated",
@@ -80,6 +81,13 @@ class PodVariable(Part):
         if (self.value is None) == (self.field is None):
             raise ValueError("podVariables: give exactly one of value and field")
         return self
+
+
+class UnrecordedVariables(Fact):
+    """Variables that others than the operator give each container, and that stay out of the fingerprint."""
+
+    names: Annotated[tuple[UnrecordedName, ...], Field(min_length=1)]
+    """Names, or prefixes that end with ``*`` where who sets them defines a family."""
 
 
 class Unset(Fact):
@@ -253,6 +261,8 @@ class Profile(Part):
     """Of the plan: removed by the guard after ``scripts``, and verified on the running engine."""
     pod_variables: tuple[PodVariable, ...] = ()
     """Set on the container and outside the plan."""
+    unrecorded_variables: tuple[UnrecordedVariables, ...] = ()
+    """Not set by the operator, different in each pod, and outside the fingerprint; a resource may not set them."""
     locked_flags: tuple[LockedFlags, ...] = ()
     locked_keys: tuple[LockedKeys, ...] = ()
     locked_variables: tuple[LockedVariables, ...] = ()
@@ -289,6 +299,17 @@ class Profile(Part):
     validated: tuple[Validated, ...] = ()
     metrics: dict[Metric, str] = {}
     """Names of the engine's series by what the probe needs them for; counters without ``_total``."""
+
+    @property
+    def unrecorded(self) -> list[str]:
+        """What the plan leaves out of the fingerprint, as ``detinf.guard.variables.unrecorded`` reads it.
+
+        What a resource may set cannot change outputs, wherever it comes from. What the pod is given with a value of
+        ours may have that value alone.
+        """
+        pod = [item.name if item.value is None else f"{item.name}={item.value}" for item in self.pod_variables]
+        others = [name for group in self.unrecorded_variables for name in group.names]
+        return sorted({*(item.name for item in self.allowed_variables), *pod, *others})
 
     @property
     def pinned_variables(self) -> list[str]:

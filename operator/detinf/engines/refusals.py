@@ -16,6 +16,7 @@ from detinf.api.reading import Problem
 from detinf.api.types import EnvironmentVariable, Spec
 from detinf.engines.profile import AllowedFlag, Argument, LockedFlags, Profile, base
 from detinf.guard.layout import SERVING_FLAGS
+from detinf.guard.variables import unrecorded
 
 FIELDS = {
     "{dtype}": "spec.model.dtype",
@@ -217,8 +218,10 @@ def _variable_reason(name: str, profile: Profile) -> str | None:
             return f"the pod sets it: {own.reason}; remove it"
     if any(item.name == name for item in profile.allowed_variables):
         return None
-    if group := profile.locked_variable(name):
-        return f"{group.reason}; {group.remedy}"
+    if found := [group for group in profile.unrecorded_variables if unrecorded(name, "", group.names)]:
+        return f"each pod has its own: {found[0].reason}; remove it"
+    if locked := profile.locked_variable(name):
+        return f"{locked.reason}; {locked.remedy}"
     return (
         f"profile {profile.name} does not know what it changes; remove it, or have it allowed by the chart's owner "
         "(allowedVariables of a profile in engine.profiles)"

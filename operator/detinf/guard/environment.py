@@ -128,11 +128,13 @@ def process_environment(process: int, ended: Callable[[], bool]) -> dict[str, st
     return {name: value for name, _, value in pairs}
 
 
-def check_process(plan: Plan, process: int, ended: Callable[[], bool]) -> None:
-    """Hold the environment of a running process against the plan.
+def check_process(plan: Plan, process: int, ended: Callable[[], bool]) -> dict[str, str]:
+    """Hold the environment of a running process against the plan, and return it.
 
     Raises:
         RefusedError: where it differs or cannot be read.
     """
-    if found := problems(plan, process_environment(process, ended)):
+    seen = process_environment(process, ended)
+    if found := problems(plan, seen):
         raise RefusedError(*found)
+    return seen

@@ -16,6 +16,9 @@ from detinf.guard.devices import Devices
 from detinf.guard.packages import Installed
 from detinf.guard.plan import Plan
 
+SCHEMA = 2
+"""What Tier N holds: identities of two schemas are not compared key by key, since a newer guard reads more."""
+
 INSTRUCTION_SETS = (
     "avx",
     "avx2",
@@ -59,6 +62,7 @@ def identity(
     *,
     model_config: str,
     packages: Installed,
+    variables: dict[str, str] | None = None,
     files: dict[str, str] | None = None,
     toolkit: dict[str, str] | None = None,
 ) -> dict[str, Any]:
@@ -69,6 +73,7 @@ def identity(
         devices: what the device tree says.
         model_config: digest of the model's config.json.
         packages: what is installed.
+        variables: of the engine's environment, as they are recorded (``detinf.guard.variables``).
         files: digests by name of the files that the plan lists.
         toolkit: what else is installed: CANN's version.
     """
@@ -86,12 +91,13 @@ def identity(
         # Without an accelerator the processor does the arithmetic.
         hardware["instructionSets"] = instruction_sets()
     tier_n = {
-        "schema": 1,
+        "schema": SCHEMA,
         "plan": plan.document,
         "hardware": hardware,
         **package_items(packages),
         "python": python_version(),
         "modelConfig": model_config,
+        "environment": variables or {},
     }
     return tier_n | ({"files": files} if files else {}) | ({"toolkit": toolkit} if toolkit else {})
 

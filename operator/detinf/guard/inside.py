@@ -15,12 +15,12 @@ from __future__ import annotations
 
 import functools
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from detinf.guard import attestation, environment, identity, packages
+from detinf.guard import attestation, environment, identity, packages, variables
 from detinf.guard.errors import RefusedError
 from detinf.guard.expectations import check_configuration, check_symbols, json_text, value_at
 from detinf.guard.imports import after_import
@@ -44,6 +44,10 @@ def after_method(owner: type, name: str, then: Callable[[Any], None]) -> None:
         return result
 
     setattr(owner, name, wrapped)
+
+
+def _never() -> bool:
+    return False
 
 
 class Insider:
@@ -129,6 +133,10 @@ class Insider:
         if process not in self.plan.processes:
             found.append(f"process: {process} is not in the plan, which has {', '.join(self.plan.processes)}")
         found += environment.problems(self.plan, os.environ)
+        given = self.start.identity["environment"]
+        if process == API_SERVER:
+            # Its workers are started by itself, with what it has set by then; it alone was started by the guard.
+            found += variables.problems(given, self.recorded(environment.process_environment(os.getpid(), _never)))
         differing, effective = check_configuration(self.plan.configuration, configuration)
         found += differing
         try:
@@ -145,6 +153,7 @@ class Insider:
             found += error.problems
         if found:
             self.refuse(process, found)
+        effective |= variables.observed(given, self.recorded(os.environ))
         seen = self.start.identity | identity.package_items(installed) | {"python": identity.python_version()}
         try:
             attestation.write(
@@ -159,6 +168,10 @@ class Insider:
             )
         except RefusedError as error:  # there is another of this process, or no room
             self.refuse(process, [str(error)])
+
+    def recorded(self, seen: Mapping[str, str]) -> dict[str, str]:
+        """Return what of an environment is recorded, as the guard did."""
+        return variables.recorded(seen, self.plan.variables, self.plan.unrecorded)
 
     def refuse(self, process: str, problems: list[str]) -> None:
         """Leave the reason for the guard, and end this process' start.

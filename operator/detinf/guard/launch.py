@@ -24,6 +24,7 @@ from detinf.guard import (
     packages,
     supervise,
     templates,
+    variables,
 )
 from detinf.guard.attestation import GUARD, Start
 from detinf.guard.environment import Prepared
@@ -101,7 +102,13 @@ def read_facts(plan: Plan, places: Places, engine: dict[str, str]) -> Facts:
     toolkit = {"cann": cann} if cann else {}
     packages.check_packages(plan.packages, installed, toolkit)
     tier_n = identity.identity(
-        plan, seen, model_config=model_config, packages=installed, files=digests, toolkit=toolkit
+        plan,
+        seen,
+        model_config=model_config,
+        packages=installed,
+        variables=variables.recorded(engine, plan.variables, plan.unrecorded),
+        files=digests,
+        toolkit=toolkit,
     )
     return Facts(vocabulary, tier_n, identity.placement(seen, os.environ.get("NODE_NAME", "")), model_shape(folder))
 
@@ -190,9 +197,8 @@ def stand_by(command: list[str], prepared: Prepared, plan: Plan, start: Start, p
             attestation.forget(places.shared)
 
     try:
-        environment.check_process(plan, child, lambda: supervise.has_ended(child))
-        facts = read_facts(plan, places, prepared.variables)
-        attest(plan, start, facts, places.shared, prepared.overridden)
+        seen = environment.check_process(plan, child, lambda: supervise.has_ended(child))
+        attest(plan, start, read_facts(plan, places, seen), places.shared, prepared.overridden)
     except RefusedError:
         # An engine that has ended has no environment to read, and what it said itself is the reason that matters.
         if not supervise.has_ended(child):

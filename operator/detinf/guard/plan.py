@@ -63,6 +63,11 @@ class Plan:
         return list(self.document["environment"].get("unset", []))
 
     @property
+    def unrecorded(self) -> list[str]:
+        """Variables outside the fingerprint, as ``detinf.guard.variables.unrecorded`` reads them."""
+        return list(self.document["environment"].get("unrecorded") or [])
+
+    @property
     def scripts(self) -> list[str]:
         """Shell scripts to source before the variables are set."""
         return list(self.document["environment"].get("scripts") or [])
@@ -172,6 +177,9 @@ def _problem(document: Any) -> str | None:
 
 
 def _scripts_problem(environment: dict[str, Any]) -> str | None:
+    unrecorded = environment.get("unrecorded") or []
+    if not _is_strings(unrecorded) or not all(item.rstrip("*") and not item.startswith("=") for item in unrecorded):
+        return "environment.unrecorded is no list of names: a family has a beginning"
     return None if _is_strings(environment.get("scripts") or []) else "environment.scripts is no list of paths"
 
 

@@ -97,6 +97,7 @@ class Probe:
             further=lifetime.books.further or None,
             hint=lifetime.books.hint(),
             hardware=lifetime.attested.hardware,
+            identity=lifetime.attested.identity,
             overridden=lifetime.attested.overridden,
             model=lifetime.attested.model,
             replies=lifetime.books.replies_to(self.asked()) or None,

@@ -6,10 +6,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from detinf.documents import Attestation, DocumentError, Plan
+from detinf.documents import Attestation, DocumentError, Plan, identity
 from detinf.guard.canonical import CanonicalError, digest_bytes
 from detinf.guard.identity import fingerprint
 from detinf.guard.layout import attestation_path
+from detinf.guard.variables import OBSERVED
 
 
 @dataclass(frozen=True)
@@ -25,6 +26,8 @@ class Attested:
     special_ids: tuple[int, ...]
     hardware: dict[str, Any] = field(default_factory=dict)
     """What the guard read of the hardware, driver and firmware also where they are no part of the identity."""
+    identity: dict[str, str] = field(default_factory=dict)
+    """What it is beside plan and hardware (``detinf.documents.identity``)."""
     counters: dict[str, dict[str, str]] | None = None
     """Error counters by NPU when the engine started."""
     boards: dict[str, dict[str, str]] | None = None
@@ -67,6 +70,7 @@ def read_attested(plan_path: Path, shared: Path) -> Attested | list[str]:
         tuple(first.vocabulary.special_ids),
         {key: first.placement.get(key) for key in ("driver", "firmware")}
         | (hardware if isinstance(hardware, dict) else {}),
+        identity.told(first.identity),
         first.counters,
         first.boards,
         first.overridden,
@@ -130,12 +134,15 @@ def _own_fingerprint(attestation: Attestation) -> str:
 
 
 def _changed(expected: dict[str, Any], seen: dict[str, Any]) -> list[str]:
-    """Return the keys of an identity that differ, with both values."""
-    return [
-        f"{key} ({expected.get(key)!r} -> {seen.get(key)!r})"
-        for key in sorted({*expected, *seen})
-        if expected.get(key) != seen.get(key)
-    ]
+    """Return the keys of an identity that differ, dotted as deep as they lie, with both values."""
+    changed = []
+    for key in sorted({*expected, *seen}):
+        before, now = expected.get(key), seen.get(key)
+        if isinstance(before, dict) and isinstance(now, dict):
+            changed += [f"{key}.{inner}" for inner in _changed(before, now)]
+        elif before != now:
+            changed.append(f"{key} ({before!r} -> {now!r})")
+    return changed
 
 
 def _unlike(found: list[Attestation]) -> list[str]:
@@ -146,5 +153,6 @@ def _unlike(found: list[Attestation]) -> list[str]:
         f"{workers[0].process} has {(workers[0].observed or {}).get(key)}"
         for worker in workers[1:]
         for key in sorted({*(worker.observed or {}), *(workers[0].observed or {})})
+        if not key.startswith(OBSERVED)
         if (worker.observed or {}).get(key) != (workers[0].observed or {}).get(key)
     ]

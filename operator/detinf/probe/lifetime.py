@@ -204,6 +204,7 @@ class Lifetime:
                     references_digest=digest,
                     answers={name: observation.answer() for name, observation in answers.items()},
                     hardware=attested.hardware,
+                    identity=attested.identity,
                 )
             self.enter(Phase.WAITING_FOR_BASELINE)
             await asyncio.sleep(POLL_SECONDS)

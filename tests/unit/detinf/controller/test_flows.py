@@ -319,6 +319,49 @@ async def test_other_driver_is_only_reported_where_the_resource_says_warn() -> N
     assert condition(fleet, "Ready")["status"] == "True"
 
 
+async def test_replica_with_another_variable_than_the_first_of_its_plan_never_serves_and_names_it() -> None:
+    fleet = fleet_with()
+    await settle(fleet)
+    fleet.told["a-1-0"] = {"environment.LCCL_PARALLEL": "1"}  # a webhook sets it since, or the image's tag has moved
+    fleet.restart("a-1-0")
+    await settle(fleet)
+    pinned = condition(fleet, "TopologyPinned")
+    assert (pinned["status"], pinned["reason"]) == ("False", "IdentityDrift")
+    assert "replica 1: environment.LCCL_PARALLEL: none -> '1'; have one image" in pinned["message"]
+    assert condition(fleet, "Ready")["reason"] == "IdentityDrift"
+    assert status(fleet)["readyReplicas"] == 1
+    assert len(records(fleet, "baseline")) == 1
+    fleet.told.clear()
+    fleet.restart("a-1-0")
+    await settle(fleet)
+    assert condition(fleet, "Ready")["status"] == "True"
+
+
+async def test_two_environments_of_one_plan_at_first_pin_one_of_them() -> None:
+    fleet = fleet_with()
+    fleet.told["a-1-0"] = {"packages.torch": "2.10.1"}
+    await settle(fleet)
+    assert condition(fleet, "TopologyPinned")["reason"] == "IdentityDrift"
+    assert len(records(fleet, "baseline")) == 1
+    assert status(fleet)["readyReplicas"] == 1
+
+
+async def test_what_a_newer_guard_tells_is_no_drift() -> None:
+    fleet = fleet_with()
+    await settle(fleet)
+    newer = {"schema": "3", "environment.LCCL_PARALLEL": "1"}
+    fleet.told |= {"a-0-0": newer, "a-1-0": newer}
+    for pod in ("a-0-0", "a-1-0"):
+        fleet.restart(pod)
+    await settle(fleet)
+    assert condition(fleet, "Ready")["status"] == "True"
+    assert len(records(fleet, "baseline")) == 2
+    fleet.told["a-1-0"] = newer | {"environment.LCCL_PARALLEL": "0"}
+    fleet.restart("a-1-0")
+    await settle(fleet)
+    assert "environment.LCCL_PARALLEL: '1' -> '0'" in condition(fleet, "TopologyPinned")["message"]
+
+
 async def test_two_kinds_of_hardware_at_first_pin_one_of_them() -> None:
     fleet = fleet_with()
     fleet.hardware["a-1-0"] = {"chip": "910B4"}

@@ -19,6 +19,7 @@ from detinf.controller.pods import format_time
 
 DOCUMENT = Path(__file__).parents[4] / "docs" / "operations" / "failures.md"
 OTHER_DRIVER = {"driver": "25.3.1"}
+OTHER_VARIABLE = {"environment.LCCL_PARALLEL": "1"}
 
 
 async def looks(fleet: Fleet, number: int) -> None:
@@ -135,6 +136,30 @@ async def drifted_resource_is_applied_again(fleet: Fleet) -> None:
     await drifts(fleet)
     fleet.hardware["a-0-0"] = OTHER_DRIVER
     apply_again(fleet)
+
+
+async def identity_drifts(fleet: Fleet) -> None:
+    fleet.told["a-1-0"] = OTHER_VARIABLE
+    fleet.restart("a-1-0")
+    await shows(fleet, Reason.IDENTITY_DRIFT)
+
+
+async def replicas_of_one_plan_are_made_alike(fleet: Fleet) -> None:
+    await identity_drifts(fleet)
+    fleet.told.clear()
+    fleet.restart("a-1-0")
+
+
+async def resource_whose_replicas_differ_is_applied_again(fleet: Fleet) -> None:
+    await identity_drifts(fleet)
+    fleet.told["a-0-0"] = OTHER_VARIABLE
+    apply_again(fleet)
+
+
+async def image_is_named_by_digest(fleet: Fleet) -> None:
+    await identity_drifts(fleet)
+    fleet.told["a-0-0"] = OTHER_VARIABLE
+    change(fleet, engine={"image": f"engine@sha256:{'1' * 64}"})
 
 
 async def engine_that_does_not_attest_gets_another_image(fleet: Fleet) -> None:
@@ -278,6 +303,11 @@ REMEDIES: dict[Reason, tuple[Remedy, ...]] = {
         new_hardware_is_declared,
         drift_is_allowed_for_drivers,
         drifted_resource_is_applied_again,
+    ),
+    Reason.IDENTITY_DRIFT: (
+        replicas_of_one_plan_are_made_alike,
+        resource_whose_replicas_differ_is_applied_again,
+        image_is_named_by_digest,
     ),
     Reason.NOT_ATTESTED: (engine_that_does_not_attest_gets_another_image,),
     Reason.CANDIDATES_DIFFER: (

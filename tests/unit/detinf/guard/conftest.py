@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from attesting_engine import Stage, make_stage, write_engine
+from attesting_engine import UNRECORDED, Stage, make_stage, write_engine
 
 from detinf.documents import Attestation, Plan, PlanAttestation, PlanEnvironment, PlanModel, PlanTopology
 from detinf.guard.install import install
@@ -65,7 +65,9 @@ def plan() -> Plan:
         image="image",
         model=PlanModel(path="/models/m", dtype="bfloat16", max_model_len=64, max_num_seqs=2),
         arguments=["--seed", "0", "--max-model-len", "64"],
-        environment=PlanEnvironment(set_variables={"VLLM_BATCH_INVARIANT": "1"}, unset=["HCCL_ALGO"]),
+        environment=PlanEnvironment(
+            set_variables={"VLLM_BATCH_INVARIANT": "1"}, unset=["HCCL_ALGO"], unrecorded=list(UNRECORDED)
+        ),
         topology=PlanTopology(devices=0),
         attestation=PlanAttestation(processes=["guard"]),
     )

@@ -186,6 +186,7 @@ TREE = Devices(tuple(range(8)), "910B3", 64, "25.5.1", "7.8.0.6.201", "HCCS", bu
 REST = {
     "model_config": "sha256:c",
     "packages": Installed({"vllm": "0.23.0", "torch": "2.10.0"}, {"vllm": "sha256:r", "torch": "sha256:s"}),
+    "variables": {"LCCL_PARALLEL": "1", "PATH": "/usr/bin"},
     "files": {"kernels": "sha256:f"},
     "toolkit": {"cann": "9.1.0"},
 }
@@ -208,8 +209,8 @@ def test_everything_that_the_guard_reads_beside_the_plan_changes_the_fingerprint
     assert len({made(**change) for change in read} | {made()}) == len(read) + 1
 
 
-NEVER_HASHED = {"bus_ids", "unhealthy"}
-"""Of the device tree: where a device is, and that it is sick, whereupon nothing starts."""
+NEVER_HASHED = {"bus_ids", "unhealthy", "listed", "silent"}
+"""Of the device tree: where a device is, that it is sick, and what npu-smi does not tell, whereupon nothing starts."""
 
 
 def test_every_item_of_the_device_tree_is_hashed_or_known_to_be_where_and_not_what() -> None:

@@ -74,6 +74,7 @@ class Downloading:
             wanted = {"hub": self.kind, "repository": REPOSITORY, "revision": COMMIT} | download
             plan["model"]["download"] = wanted
             plan["environment"]["set"]["HF_HUB_OFFLINE"] = "1"
+            plan["environment"]["unrecorded"].append(ENDPOINT[self.kind])
 
         self.place.write_plan(change)
 

@@ -302,8 +302,8 @@ def test_device_tree_that_changes_during_the_start_is_attested_as_another(place:
     module = place.folder / "guard/detinf/guard/environment.py"
     module.write_text(
         f"{module.read_text()}\n\n_check = check_process\n\n\n"
-        "def check_process(*arguments):\n    _check(*arguments)\n"
-        f"    while not os.path.exists('{place.folder}/ran'):\n        time.sleep(0.001)\n"
+        "def check_process(*arguments):\n    seen = _check(*arguments)\n"
+        f"    while not os.path.exists('{place.folder}/ran'):\n        time.sleep(0.001)\n    return seen\n"
     )
     seen = place.lifetime()
     assert seen.identity["hardware"]["firmware"] == "7.9"

@@ -1,5 +1,6 @@
 """As ``vllm serve``: plug-ins first, then the engine; then it would serve."""
 
+import multiprocessing
 import os
 import pathlib
 import sys
@@ -27,7 +28,12 @@ def main() -> None:
     load_general_plugins()
     from vllm.v1.engine.async_llm import AsyncLLM
 
-    engine = AsyncLLM(vllm_config())
+    try:
+        engine = AsyncLLM(vllm_config())
+    except BaseException:
+        for core in multiprocessing.active_children():  # as vLLM's finalizers do
+            core.terminate()
+        raise
     pathlib.Path(os.environ["TEST_FOLDER"], "serving").touch()
     for file, call in TEST.get("logged", []):
         say(file, call)
