@@ -7,11 +7,13 @@ import sys
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
-sys.path.insert(0, str(ROOT / "operator"))
+sys.path[:0] = [str(ROOT / "operator"), str(ROOT / "tests/stand_ins")]
 
 
 def generated() -> dict[Path, str]:
     """Return every generated file of the repository with its content."""
+    import cann_families
+
     import chart
     from detinf.api import crd
     from detinf.documents import generate
@@ -19,6 +21,7 @@ def generated() -> dict[Path, str]:
     name = f"{crd.FILE_NAME}"
     files = {Path("crds") / name: crd.render(), Path("charts/deterministic-inference/files/crd.yaml"): crd.render()}
     files |= {Path("docs/reference/schemas") / file: text for file, text in generate.render().items()}
+    files[Path("docs/reference/images.md")] = cann_families.as_markdown()
     return files | chart.generated()
 
 

@@ -23,7 +23,7 @@ from typing import Any
 
 import pytest
 import yaml
-from ascend_image import build_stand_in, image_name
+from ascend_image import FAMILIES, build_stand_in, image_name
 from detinf_cluster.lifecycle import Cluster
 from kubectl import Kubectl, KubectlError
 from scenario import Scene
@@ -66,7 +66,7 @@ OTHER_NODES: dict[str, tuple[dict[str, str], str]] = {
     "ascend-hami-whole-b4-1": ({CHIP: "910B4-1"}, "huawei.com/Ascend910B4-1"),
 }
 """Labels and resource's name of the nodes that these ask for; this one is made such a node for as long."""
-KUBELETS = {"HOSTNAME", "ASCEND_VISIBLE_DEVICES", "PATH"}
+KUBELETS = {"HOSTNAME", "ASCEND_VISIBLE_DEVICES", *FAMILIES["9.1"].environment}
 """Variables that a pod does not name: the kubelet's, the device plug-in's and the image's."""
 
 

@@ -293,7 +293,8 @@ class Profile(Part):
     fingerprint_in_answers: bool = False
     """Whether the engine takes ``--fingerprint-mode custom`` and so returns our fingerprint in its answers."""
     scripts: tuple[str, ...] = ()
-    """Shell scripts that the guard sources before it sets ``variables``."""
+    """Shell scripts that the guard sources before it sets ``variables``; a path may begin with ``${VARIABLE}`` of the
+    environment as the scripts before it left it."""
     gaps: tuple[Gap, ...] = ()
     not_applicable: tuple[NotApplicable, ...] = ()
     validated: tuple[Validated, ...] = ()

@@ -21,6 +21,9 @@ UNKNOWN = {
 }
 """What to do about what could not be read, by the plan's name for it."""
 FORMAT = "have an npu-smi of 25.x, or tell us of this one"
+INSTALL_INFO = ("ascend_toolkit_install.info", "ascend_all_cann_install.info")
+"""Where CANN says which release it is: the name until 9, and that of 9, which may lack the first (triton-ascend's
+``ascend/backend/utils.py`` looks for them in this order)."""
 FIRST_SLICE = 100
 """Numbers of slices (vNPUs) begin here, for the driver and in a container's ``/dev`` (``VDAVINCI_VDEV_OFFSET``)."""
 
@@ -114,14 +117,16 @@ def read_assignments(path: Path) -> dict[str, str]:
 def cann_version(environment: Mapping[str, str], root: Path = Path("/")) -> str | None:
     """Return the version of the CANN toolkit that set-up scripts have chosen; None where there is none to be read.
 
+    Files that differ are told both: ``8.5.1 and 9.1.0`` is no version that a profile is for.
+
     Args:
         environment: of the engine, after the scripts.
         root: where absolute paths begin.
     """
     homes = (environment.get(name, "").strip("/") for name in ("ASCEND_TOOLKIT_HOME", "ASCEND_HOME_PATH"))
-    paths = (path for home in homes if home for path in root.glob(f"{home}/*-linux/ascend_toolkit_install.info"))
-    version: str | None = _one({read_assignments(path).get("version") or None for path in paths})
-    return version
+    paths = (path for home in homes if home for name in INSTALL_INFO for path in root.glob(f"{home}/*-linux/{name}"))
+    versions = {read_assignments(path).get("version", "") for path in paths}
+    return " and ".join(sorted(versions)) or None if "" not in versions else None
 
 
 def _one(values: set[Any]) -> Any:

@@ -57,7 +57,9 @@ class Prepared:
     """By who had set it (``container``, ``scripts``): name and value, where the plan says otherwise."""
 
 
-def engine_environment(plan: Plan, environment: Mapping[str, str], own: Mapping[str, str], guard: str) -> Prepared:
+def engine_environment(
+    plan: Plan, environment: Mapping[str, str], own: Mapping[str, str], guard: str, root: Path = Path("/")
+) -> Prepared:
     """Return the environment for the engine: the container's, what set-up scripts make of it, then the plan's.
 
     The plan wins: it is what the user asked for. An image's ``ENV`` is nobody's wish (that of ``quay.io/ascend/cann``
@@ -70,12 +72,13 @@ def engine_environment(plan: Plan, environment: Mapping[str, str], own: Mapping[
         environment: the container's.
         own: the guard's own variables, for the processes of the engine.
         guard: folder in which every engine process finds the middleware and the plug-in.
+        root: where the scripts' absolute paths begin.
 
     Raises:
         RefusedError: where a script does not run.
     """
     container = otherwise(plan, environment)
-    after = sourced(plan.scripts, environment)
+    after = sourced(plan.scripts, environment, root)
     scripts = {name: value for name, value in otherwise(plan, after).items() if container.get(name) != value}
     wanted = planned(plan, after)
     path = os.pathsep.join(part for part in (guard, wanted.get("PYTHONPATH", "")) if part)

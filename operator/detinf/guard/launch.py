@@ -157,7 +157,7 @@ def launch(command: list[str], places: Places) -> int:
         SHARED_VARIABLE: str(places.shared),
         TRACE_VARIABLE: str(places.shared / TRACE_NAME),
     }
-    prepared = environment.engine_environment(plan, os.environ, own, str(places.guard))
+    prepared = environment.engine_environment(plan, os.environ, own, str(places.guard), places.root)
     if words := environment.overridden_words(prepared.overridden):
         print(f"detinf guard: the plan's variables are in effect: {'; '.join(words)}", file=sys.stderr, flush=True)
     wanted = prepared.variables

@@ -29,7 +29,7 @@ STDERR_CHARACTERS = 300
 # none has another's `set -eu`; the traps are set before each, since a script may set its own. Each trap is one line:
 # LINENO counts on in it. That of DEBUG leaves $_ as it was.
 SOURCE = r"""
-__d_told=$1; shift; __d_list=("$@"); set --; __d_options=$(set +o)
+__d_told=$1 __d_root=$2; shift 2; __d_list=("$@"); set --; __d_options=$(set +o)
 __d_tell() { printf '%s\0' "$@" >&"$__d_told"; }
 __d_failed() {
   if ((${#BASH_SOURCE[@]} > 1)) && [[ $3 == 12[67] || $4 == "source "* || $4 == ". "* ]]; then
@@ -37,6 +37,14 @@ __d_failed() {
   fi
 }
 for __d_script in "${__d_list[@]}"; do
+  if [[ $__d_script =~ ^\$\{([A-Za-z_][A-Za-z0-9_]*)\}(.*) ]]; then
+    __d_name=${BASH_REMATCH[1]} __d_rest=${BASH_REMATCH[2]}
+    if [[ -z ${!__d_name-} ]]; then __d_tell "$__d_script" "" "cannot be found: nothing sets $__d_name"; exit 1; fi
+    __d_script=${!__d_name}$__d_rest
+  fi
+  __d_script=$__d_root$__d_script
+  if [[ -d $__d_script ]]; then __d_tell "$__d_script" "" "is a folder"; exit 1; fi
+  if [[ ! -r $__d_script ]]; then __d_tell "$__d_script" "" "is missing or unreadable"; exit 1; fi
   __d_a=("$__d_script" 1)
   set -ET
   trap '__d_l=$_; [[ -z ${BASH_SOURCE-} || ${FUNCNAME-} == __d_* ]] || __d_a=("$BASH_SOURCE" $LINENO); : "$__d_l"' DEBUG
@@ -56,28 +64,26 @@ NOT_FOUND = re.compile(r"^(?P<file>.+): line (?P<line>[0-9]+): (?P<command>.+): 
 SHELL_OWN = ("_", "SHLVL", "PWD", "OLDPWD")
 
 
-def sourced(scripts: Sequence[str], environment: Mapping[str, str]) -> dict[str, str]:
+def sourced(scripts: Sequence[str], environment: Mapping[str, str], root: Path = Path("/")) -> dict[str, str]:
     """Return the environment after sourcing scripts in their order; without scripts it is the one that was given.
 
     What they print goes to standard error.
+
+    Args:
+        scripts: absolute paths; one may begin with ``${VARIABLE}`` of the environment as the scripts before it left it.
+        environment: to begin with.
+        root: where absolute paths begin.
 
     Raises:
         RefusedError: where a script or bash is missing, fails (see above) or hangs.
     """
     if not scripts:
         return dict(environment)
-    for script in scripts:
-        if Path(script).is_dir():
-            raise RefusedError(f"scripts: {script} is a folder; use an image that has the toolkit of this profile")
-        if not os.access(script, os.R_OK):
-            raise RefusedError(
-                f"scripts: {script} is missing or unreadable; use an image that has the toolkit of this profile"
-            )
     # In memory, and no pipes: a process that a script leaves behind keeps them open.
     with os.fdopen(os.memfd_create("stderr"), "r+b") as printed, os.fdopen(os.memfd_create("told"), "r+b") as told:
         try:
             done = subprocess.run(
-                ["bash", "-c", SOURCE, "detinf", str(told.fileno()), *scripts],
+                ["bash", "-c", SOURCE, "detinf", str(told.fileno()), str(root).rstrip("/"), *scripts],
                 env=dict(environment),
                 stdout=subprocess.PIPE,
                 stderr=printed,
@@ -92,7 +98,7 @@ def sourced(scripts: Sequence[str], environment: Mapping[str, str]) -> dict[str,
         records = _content(told).split("\0")[:-1]
     pairs = [entry.partition("=") for entry in done.stdout.decode(errors="surrogateescape").split("\0") if entry]
     if failure := _failure(records, words):
-        raise RefusedError(f"scripts: {failure}; mend the image")
+        raise RefusedError(f"scripts: {failure}")
     if done.returncode or not pairs:
         said = words.strip()[-STDERR_CHARACTERS:]
         raise RefusedError(f"scripts: {', '.join(scripts)} ended with {done.returncode}: {said}; mend the image")
@@ -117,8 +123,10 @@ def _failure(records: Sequence[str], words: str) -> str | None:
     said = " ".join(words.strip()[-STDERR_CHARACTERS:].split("\n"))
     if records:
         file, line, what = records[:3]
-        return f"{file}: line {line}: {what}: {said or 'nothing was printed'}"
+        if not line:
+            return f"{file} {what}; use an image that has the toolkit of this profile"
+        return f"{file}: line {line}: {what}: {said or 'nothing was printed'}; mend the image"
     # In the midst of a pipeline, no status tells of it.
     if missing := NOT_FOUND.search(words):
-        return f"{missing['file']}: line {missing['line']}: {missing['command']} was not found: {said}"
+        return f"{missing['file']}: line {missing['line']}: {missing['command']} was not found: {said}; mend the image"
     return None

@@ -320,12 +320,12 @@ unset GOES_AWAY
 
 
 def test_setup_scripts_are_sourced_in_order_and_the_plans_values_come_after_them(place: Any) -> None:
-    toolkit, atb = place.folder / "toolkit.sh", place.folder / "set_env.sh"
+    toolkit, atb = place.folder / "root/toolkit.sh", place.folder / "root/set_env.sh"
     toolkit.write_text("export LD_LIBRARY_PATH=/toolkit/lib ASCEND_TOOLKIT_HOME=/toolkit\n")
     atb.write_text(SET_ENV)
 
     def planned(plan: dict[str, Any]) -> None:
-        plan["environment"]["scripts"] = [str(toolkit), str(atb)]
+        plan["environment"]["scripts"] = ["/toolkit.sh", "/set_env.sh"]
         plan["environment"]["set"]["ATB_MATMUL_SHUFFLE_K_ENABLE"] = "0"
 
     place.write_plan(planned)

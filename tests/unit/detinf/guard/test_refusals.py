@@ -56,9 +56,8 @@ def script(text: str) -> Callable[[Any], Any]:
     """Return what gives the plan a set-up script."""
 
     def sourced(place: Any) -> None:
-        path = place.folder / "set_env.sh"
-        path.write_text(text)
-        place.write_plan(lambda plan: plan["environment"].update(scripts=[str(path)]))
+        (place.folder / "root/set_env.sh").write_text(text)
+        place.write_plan(lambda plan: plan["environment"].update(scripts=["/set_env.sh"]))
 
     return sourced
 
@@ -116,7 +115,7 @@ CASES: dict[str, tuple[Callable[[Any], Any], str]] = {
     "added word": (argument(9, "--port=8000", "more"), "'more' is not in the plan"),
     "missing set-up script": (
         planned(lambda plan: plan["environment"].update(scripts=["/nowhere/set_env.sh"])),
-        "scripts: /nowhere/set_env.sh is missing or unreadable; use an image that has the toolkit",
+        "scripts: .*/nowhere/set_env.sh is missing or unreadable; use an image that has the toolkit",
     ),
     "set-up script that ends the shell": (
         script("echo no toolkit >&2; exit 3\n"),

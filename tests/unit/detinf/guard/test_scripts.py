@@ -137,3 +137,22 @@ def test_process_that_a_script_leaves_behind_is_not_waited_for(tmp_path: Path, m
     monkeypatch.setattr(scripts, "SECONDS", 30)
     path = script(tmp_path, "sleep 600 &\nexport LEFT=$!\n")
     os.kill(int(sourced([path], PATH)["LEFT"]), signal.SIGKILL)
+
+
+def test_path_of_a_script_may_begin_with_a_variable_of_the_scripts_before_it(tmp_path: Path) -> None:
+    (tmp_path / "cann-9.1.0").mkdir()
+    script(tmp_path, "export TOOLKIT_HOME=/cann-9.1.0 OTHER='${TOOLKIT_HOME}'\n", "toolkit.sh")
+    script(tmp_path / "cann-9.1.0", "export FOUND=1\n")
+    seen = sourced(["/toolkit.sh", "${TOOLKIT_HOME}/set_env.sh"], PATH | {"TOOLKIT_HOME": "/of/the/image"}, tmp_path)
+    assert seen["FOUND"] == "1"
+    with pytest.raises(RefusedError, match=f"^scripts: {tmp_path}/cann-9.1.0/ir.sh is missing or unreadable; use an"):
+        sourced(["/toolkit.sh", "${TOOLKIT_HOME}/ir.sh"], PATH, tmp_path)
+
+
+@pytest.mark.parametrize("container", [{}, {"TOOLKIT_HOME": ""}], ids=["not set", "empty"])
+def test_path_of_a_script_that_nobody_set_is_refused_by_the_variables_name(
+    tmp_path: Path, container: dict[str, str]
+) -> None:
+    words = r"^scripts: \$\{TOOLKIT_HOME\}/set_env.sh cannot be found: nothing sets TOOLKIT_HOME; use an image"
+    with pytest.raises(RefusedError, match=words):
+        sourced(["${TOOLKIT_HOME}/set_env.sh"], PATH | container, tmp_path)
