@@ -17,6 +17,7 @@ from detinf.cli.check import CannotCheckError, Outcome, check, find_model, find_
 from detinf.cli.show import as_json, show
 from detinf.documents import Verdict
 from detinf.guard import manifest
+from detinf.guard.errors import RefusedError
 from detinf.probe.client import EngineClient
 
 EXIT_CODES = {Verdict.PASS: 0, Verdict.FAIL: 1, Verdict.INCONCLUSIVE: 3}
@@ -103,8 +104,8 @@ def manifest_command(
     """Print the digest of a model's files, for spec.model.manifestDigest."""
     try:
         found = manifest.manifest(folder)
-    except OSError as error:
-        print(f"{error.filename}: {error.strerror}", file=sys.stderr)
+    except RefusedError as error:
+        print(error, file=sys.stderr)
         raise typer.Exit(1) from error
     if "config.json" not in found:
         raise typer.BadParameter(f"{folder} has no config.json; name the folder of one model", param_hint="FOLDER")

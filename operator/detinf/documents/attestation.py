@@ -49,3 +49,6 @@ class Attestation(Document):
     ``scripts``), with the values that are not in effect; never hashed."""
     model: dict[str, str | int | bool] | None = None
     """Of the guard: what kind of model it is, by members of its config.json (``detinf.guard.model_shape``)."""
+    model_files: dict[str, str] | None = None
+    """Of the guard: every file of the model by relative path, ``sha256:<hex>``, or ``bytes:<size>`` of weights; the
+    identity's ``modelFiles`` is the digest of just this."""

@@ -92,6 +92,7 @@ def write(
     boards: dict[str, dict[str, str]] | None = None,
     overridden: dict[str, dict[str, str]] | None = None,
     model: dict[str, str | int | bool] | None = None,
+    model_files: dict[str, str] | None = None,
 ) -> None:
     """Write the attestation of a process.
 
@@ -108,6 +109,7 @@ def write(
         boards: by NPU what tells it from others.
         overridden: by who had set it, what the plan's variables were put over.
         model: what kind of model it is (``model_shape``).
+        model_files: what is known of each of its files (``model_files``); the identity has their digest.
 
     Raises:
         RefusedError: where the folder cannot be written.
@@ -135,6 +137,8 @@ def write(
         document["overridden"] = overridden
     if model:
         document["model"] = model
+    if model_files:
+        document["modelFiles"] = model_files
     _put(Path(attestation_path(process, str(shared))), encode(document))
 
 

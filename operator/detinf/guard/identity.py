@@ -65,6 +65,8 @@ def identity(
     variables: dict[str, str] | None = None,
     files: dict[str, str] | None = None,
     toolkit: dict[str, str] | None = None,
+    model_files: str | None = None,
+    argument_files: dict[str, str] | None = None,
 ) -> dict[str, Any]:
     """Return Tier N.
 
@@ -76,6 +78,8 @@ def identity(
         variables: of the engine's environment, as they are recorded (``detinf.guard.variables``).
         files: digests by name of the files that the plan lists.
         toolkit: what else is installed: CANN's version.
+        model_files: digest over all files of the model (``model_files.listed``).
+        argument_files: digests of the files that arguments name, by name.
     """
     hardware: dict[str, Any] = {
         "devices": len(devices.physical_ids),
@@ -99,7 +103,13 @@ def identity(
         "modelConfig": model_config,
         "environment": variables or {},
     }
-    return tier_n | ({"files": files} if files else {}) | ({"toolkit": toolkit} if toolkit else {})
+    optional = {
+        "files": files,
+        "toolkit": toolkit,
+        "modelFiles": model_files,
+        "argumentFiles": argument_files,
+    }
+    return tier_n | {key: value for key, value in optional.items() if value}
 
 
 def fingerprint(tier_n: dict[str, Any]) -> str:

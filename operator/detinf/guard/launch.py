@@ -21,6 +21,7 @@ from detinf.guard import (
     files,
     identity,
     manifest,
+    model_files,
     packages,
     supervise,
     templates,
@@ -62,6 +63,8 @@ class Facts:
     placement: dict[str, Any]
     model: dict[str, str | int | bool]
     """What kind of model it is."""
+    model_files: dict[str, str]
+    """What is known of each of its files (``model_files.listed``)."""
 
 
 def check_writable(shared: Path) -> None:
@@ -101,6 +104,7 @@ def read_facts(plan: Plan, places: Places, engine: dict[str, str]) -> Facts:
     cann = devices.cann_version(engine, places.root)
     toolkit = {"cann": cann} if cann else {}
     packages.check_packages(plan.packages, installed, toolkit)
+    listed = model_files.listed(folder)
     tier_n = identity.identity(
         plan,
         seen,
@@ -109,8 +113,11 @@ def read_facts(plan: Plan, places: Places, engine: dict[str, str]) -> Facts:
         variables=variables.recorded(engine, plan.variables, plan.unrecorded),
         files=digests,
         toolkit=toolkit,
+        model_files=model_files.digest(listed),
+        argument_files=model_files.named(plan.arguments, places.root, Path.cwd()),
     )
-    return Facts(vocabulary, tier_n, identity.placement(seen, os.environ.get("NODE_NAME", "")), model_shape(folder))
+    placement = identity.placement(seen, os.environ.get("NODE_NAME", ""))
+    return Facts(vocabulary, tier_n, placement, model_shape(folder), listed)
 
 
 def attest(plan: Plan, start: Start, after: Facts, shared: Path, overridden: dict[str, dict[str, str]]) -> None:
@@ -131,6 +138,7 @@ def attest(plan: Plan, start: Start, after: Facts, shared: Path, overridden: dic
         boards=boards.read(identifiers, npu_smi),
         overridden=overridden,
         model=after.model,
+        model_files=after.model_files,
         checks=[
             *("plan", "command", "environment", "devices", "files", "packages"),
             *(["download"] if plan.download else []),
@@ -167,17 +175,21 @@ def launch(command: list[str], places: Places) -> int:
         download.ensure(plan.download, model, os.environ, places.guard)
         wanted = download.without_tokens(wanted)
     before = read_facts(plan, places, wanted)
-    templates.check(model, plan.arguments)
+    templates.check(model, plan.arguments, wanted, before.model.get("model_type"), root=places.root)
     manifest.check(model, plan.manifest_digest)
     start = Start(boot, started_ms, plan.digest, before.tier_n, before.placement, before.vocabulary)
     attestation.write_start(start, places.shared)
     if plan.fingerprint_in_answers:
         command = [*command, "--fingerprint-mode", "custom", "--fingerprint-value", identity.fingerprint(before.tier_n)]
-    return stand_by(command, Prepared(wanted, prepared.overridden), plan, start, places)
+    return stand_by(command, Prepared(wanted, prepared.overridden), plan, start, places, before.model_files)
 
 
-def stand_by(command: list[str], prepared: Prepared, plan: Plan, start: Start, places: Places) -> int:
+def stand_by(
+    command: list[str], prepared: Prepared, plan: Plan, start: Start, places: Places, listed: dict[str, str]
+) -> int:
     """Start the engine, attest it, and wait for its end.
+
+    ``listed`` is what was known of the model's files before.
 
     Raises:
         RefusedError: where it is not as it was started, or one of its processes refused.
@@ -198,7 +210,9 @@ def stand_by(command: list[str], prepared: Prepared, plan: Plan, start: Start, p
 
     try:
         seen = environment.check_process(plan, child, lambda: supervise.has_ended(child))
-        attest(plan, start, read_facts(plan, places, seen), places.shared, prepared.overridden)
+        facts = read_facts(plan, places, seen)
+        model_files.check_same(listed, facts.model_files)
+        attest(plan, start, facts, places.shared, prepared.overridden)
     except RefusedError:
         # An engine that has ended has no environment to read, and what it said itself is the reason that matters.
         if not supervise.has_ended(child):

@@ -9,16 +9,24 @@ from pathlib import Path
 from typing import Any
 
 from detinf.guard.errors import RefusedError
+from detinf.guard.model_files import unreadable
+
+MOST_TOKENS = 2**31 - 1
+"""What token ids are counted in: 32 bits."""
 
 
 def _read(path: Path) -> tuple[dict[str, Any], bytes]:
     try:
         data = path.read_bytes()
         parsed = json.loads(data)
-    except OSError as error:
+    except FileNotFoundError as error:
+        if path.is_symlink():
+            raise unreadable(path, error) from error
         raise RefusedError(
             f"model: {path}: {error.strerror}; spec.model.source must be the folder that holds config.json"
         ) from error
+    except OSError as error:
+        raise unreadable(path, error) from error
     except (ValueError, RecursionError) as error:
         raise RefusedError(f"model: {path} is no JSON ({error}); restore the model's files") from error
     if not isinstance(parsed, dict):
@@ -44,9 +52,10 @@ def read_vocabulary(model: Path) -> tuple[dict[str, Any], str]:
     config, data = _read(model / "config.json")
     text = config.get("text_config")
     size = config.get("vocab_size", text.get("vocab_size") if isinstance(text, dict) else None)
-    if not isinstance(size, int) or isinstance(size, bool) or size < 1:
+    if not isinstance(size, int) or isinstance(size, bool) or not 1 <= size <= MOST_TOKENS:
         raise RefusedError(
-            f"model: {model / 'config.json'}: vocab_size is {size!r}, expected a number of token ids; "
+            f"model: {model / 'config.json'}: vocab_size is {size!r:.60}, expected a number of token ids up to "
+            f"{MOST_TOKENS}; "
             "restore the model's files"
         )
     special: set[int] = set()
@@ -54,7 +63,7 @@ def read_vocabulary(model: Path) -> tuple[dict[str, Any], str]:
     if isinstance(text, dict):
         sources.append(text)
     generation = model / "generation_config.json"
-    if generation.is_file():
+    if generation.is_symlink() or generation.exists():
         sources.append(_read(generation)[0])
     for source in sources:
         for key in ("bos_token_id", "eos_token_id", "pad_token_id"):
@@ -62,7 +71,7 @@ def read_vocabulary(model: Path) -> tuple[dict[str, Any], str]:
             items = value if isinstance(value, list) else [value]
             special.update(item for item in items if isinstance(item, int) and not isinstance(item, bool))
     tokenizer = model / "tokenizer_config.json"
-    if tokenizer.is_file():
+    if tokenizer.is_symlink() or tokenizer.exists():
         added = _read(tokenizer)[0].get("added_tokens_decoder")
         for identifier, token in added.items() if isinstance(added, dict) else ():
             if isinstance(token, dict) and token.get("special") is True and re.fullmatch("[0-9]{1,18}", identifier):

@@ -1,8 +1,11 @@
-"""A model's files: the manifest that refuses other weights, and templates that read the clock."""
+"""A model's files: each is in the fingerprint, and the manifest refuses other weights."""
 
 from __future__ import annotations
 
+import hashlib
 import json
+import os
+import re
 from pathlib import Path
 from typing import Any
 
@@ -10,12 +13,9 @@ import pytest
 from typer.testing import CliRunner
 
 from detinf.cli.main import app
-from detinf.guard import manifest, templates
+from detinf.guard import manifest, model_files
 from detinf.guard.errors import RefusedError
 from detinf.guard.layout import REFUSED_EXIT_CODE
-
-CLOCKED = "{{ strftime_now('%d %b %Y') }}"
-PIN = ["--default-chat-template-kwargs", '{"date_string": "1 Jan 2026"}']
 
 
 @pytest.fixture
@@ -90,28 +90,17 @@ def test_other_weights_than_the_manifest_do_not_start(place: Any) -> None:
     place.lifetime()  # with that one check broken they serve
 
 
-@pytest.mark.parametrize(
-    ("name", "text"),
-    [
-        ("chat_template.jinja", CLOCKED),
-        ("chat_template.json", json.dumps({"chat_template": CLOCKED})),
-        ("tokenizer_config.json", json.dumps({"chat_template": CLOCKED})),
-        ("tokenizer_config.json", json.dumps({"chat_template": [{"name": "tool_use", "template": CLOCKED}]})),
-    ],
-)
-def test_template_that_reads_the_clock_is_refused_unless_the_date_is_pinned(
-    place: Any, model: Path, name: str, text: str
-) -> None:
-    templates.check(model, [])
-    (model / name).write_text(text)
-    with pytest.raises(RefusedError, match=f"{name} reads the clock.*--default-chat-template-kwargs"):
-        templates.check(model, ["--default-chat-template-kwargs", '{"enable_thinking": false}'])
-    templates.check(model, PIN)
-    templates.check(model, ["=".join(PIN)])
-    (place.folder / "root/models/m" / name).write_text(text)
+def test_model_whose_template_reads_the_clock_does_not_start(place: Any) -> None:
+    template = place.folder / "root/models/m/chat_template.jinja"
+    template.write_text("{{ strftime_now('%d %b %Y') }}")
     done = place.run()
     assert done.returncode == REFUSED_EXIT_CODE
     assert not place.engine_ran
+    place.break_check("clock", "return None  # nearly every", "pass  # nearly every")
+    template.write_text("{{ messages }}")
+    assert "has no jinja2" in place.run().stderr  # the tests' own interpreter is without packages
+    place.break_check("templates", "        _check(where, text, said)\n", "        pass\n")
+    place.lifetime()
 
 
 def test_guard_attests_what_kind_of_model_it_is(place: Any) -> None:
@@ -123,3 +112,211 @@ def test_guard_attests_what_kind_of_model_it_is(place: Any) -> None:
         "hidden_act": "\\ud800" * 64,
         "num_experts": 8,
     }
+
+
+def write(path: Path, text: str = "text") -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(text)
+
+
+def snapshot(folder: Path) -> Path:
+    """Return a model as the cache of Hugging Face keeps it: links to blobs, and notes in hidden folders."""
+    blobs, made = folder / "blobs", folder / "snapshots" / "abc"
+    for number, name in enumerate(("config.json", "tokenizer.json", "sub/vocab.txt", "model.safetensors")):
+        write(blobs / str(number), name)
+        (made / name).parent.mkdir(parents=True, exist_ok=True)
+        (made / name).symlink_to(blobs / str(number))
+    write(made / ".cache/note", "when")
+    write(made / ".gitattributes")
+    write(made / "lost+found/x")
+    return made
+
+
+def test_what_is_known_of_each_file_is_its_digest_and_of_weights_their_size(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = snapshot(tmp_path)
+    write(made / "tokenizer.model", "sentences")
+    write(made / "large.json", "x" * 2000)
+    monkeypatch.setattr(model_files, "SMALL_BYTES", 1000)
+    found = model_files.listed(made)
+    assert list(found) == sorted(found)
+    assert found == {
+        "config.json": "sha256:" + hashlib.sha256(b"config.json").hexdigest(),
+        "large.json": "bytes:2000",
+        "model.safetensors": "bytes:17",
+        "sub/vocab.txt": "sha256:" + hashlib.sha256(b"sub/vocab.txt").hexdigest(),
+        "tokenizer.json": "sha256:" + hashlib.sha256(b"tokenizer.json").hexdigest(),
+        "tokenizer.model": "sha256:" + hashlib.sha256(b"sentences").hexdigest(),
+    }
+
+
+CHANGES: dict[str, tuple[str, Any]] = {
+    "a token of the tokenizer": ("tokenizer.json", lambda folder: write(folder / "tokenizer.json", "other")),
+    "the chat template": ("chat_template.jinja", lambda folder: write(folder / "chat_template.jinja", "{{ b }}")),
+    "the generation config": (
+        "generation_config.json",
+        lambda folder: write(folder / "generation_config.json", '{"top_p": 1}'),
+    ),
+    "a file in a folder": ("sub/merges.txt", lambda folder: write(folder / "sub/merges.txt", "other")),
+    "a file more": ("added_tokens.json", lambda folder: write(folder / "added_tokens.json", "{}")),
+    "a file less": ("vocab.txt", lambda folder: (folder / "vocab.txt").unlink()),
+    "another name": ("vocab.txt", lambda folder: (folder / "vocab.txt").rename(folder / "vocab2.txt")),
+    "weights of another size": ("model.safetensors", lambda folder: write(folder / "model.safetensors", "weightss")),
+    "a file of weights more": ("more.safetensors", lambda folder: write(folder / "more.safetensors")),
+    "code": ("tokenization.py", lambda folder: write(folder / "tokenization.py", "1")),
+    "a member of config.json that nothing else tells": (
+        "config.json",
+        lambda folder: write(folder / "config.json", '{"vocab_size": 100, "rope_theta": 1}'),
+    ),
+}
+
+
+def small_model(folder: Path) -> Path:
+    for name in ("tokenizer.json", "sub/merges.txt", "vocab.txt", "model.safetensors"):
+        write(folder / name, name)
+    write(folder / "chat_template.jinja", "{{ a }}")
+    write(folder / "generation_config.json", "{}")
+    write(folder / "config.json", '{"vocab_size": 100}')
+    return folder
+
+
+@pytest.mark.parametrize("change", CHANGES)
+def test_any_change_of_a_small_file_is_another_digest_and_the_file_is_named(tmp_path: Path, change: str) -> None:
+    folder = small_model(tmp_path)
+    before = model_files.listed(folder)
+    name, do = CHANGES[change]
+    do(folder)
+    after = model_files.listed(folder)
+    assert model_files.digest(before) != model_files.digest(after)
+    with pytest.raises(RefusedError, match=rf"changed while the engine started: .*{re.escape(name)} (was|is)"):
+        model_files.check_same(before, after)
+
+
+def test_two_engines_with_one_fingerprint_have_the_same_small_files(place: Any) -> None:
+    folder = small_model(place.folder / "root/models/m")
+    first = place.lifetime()
+    assert first.model_files == model_files.listed(folder)
+    assert first.identity["modelFiles"] == model_files.digest(first.model_files)
+    assert place.lifetime().fingerprint == first.fingerprint
+    for name in ("a token of the tokenizer", "weights of another size"):
+        CHANGES[name][1](folder)
+        changed = place.lifetime()
+        assert changed.fingerprint != first.fingerprint
+        first = changed
+
+
+def test_file_that_the_command_line_names_is_in_the_fingerprint(place: Any) -> None:
+    write(place.folder / "root/t.jinja", "{{ a }}")
+    place.write_plan(lambda plan: plan["arguments"].append("--chat-template=/t.jinja"))
+    place.command[7:7] = ["--chat-template=/t.jinja"]
+    first = place.lifetime()
+    assert first.identity["argumentFiles"] == {"/t.jinja": "sha256:" + hashlib.sha256(b"{{ a }}").hexdigest()}
+    write(place.folder / "root/t.jinja", "{{ b }}")
+    assert place.lifetime().fingerprint != first.fingerprint
+
+
+def test_file_that_changes_while_the_engine_starts_ends_it_and_is_named(place: Any) -> None:
+    tokenizer = place.folder / "root/models/m/tokenizer.json"
+    write(tokenizer, "before")
+    engine = f'echo after > "{tokenizer}"; exec sleep 600'
+    # It is read again once the engine's program runs, however soon that is.
+    place.break_check(
+        "launch",
+        "        seen = environment.check_process(",
+        f"        wait_for(Path({str(tokenizer)!r}))\n        seen = environment.check_process(",
+    )
+    path = place.folder / "guard/detinf/guard/launch.py"
+    waiting = "def wait_for(path):\n    while path.read_text() != 'after\\n':\n        time.sleep(0.01)\n\n\n"
+    path.write_text(path.read_text().replace("def stand_by(", waiting + "def stand_by("))
+    place.write_launcher(engine)
+    done = place.run()
+    assert done.returncode == REFUSED_EXIT_CODE, done
+    assert re.search("model: files changed while the engine started: tokenizer.json was sha256:.* and is", done.stderr)
+    assert not place.attestation.exists()
+
+
+def dangling(name: str) -> Any:
+    return lambda folder: (folder / name).symlink_to("/nowhere/blobs/1")
+
+
+def loop(folder: Path) -> None:
+    (folder / "sub").mkdir()
+    (folder / "sub/again").symlink_to(folder)
+
+
+def many(folder: Path) -> None:
+    for number in range(model_files.MOST_FILES + 1):
+        (folder / f"{number}.txt").touch()
+
+
+def no_text(folder: Path) -> None:
+    (folder / os.fsdecode(b"caf\xe9.txt")).touch()
+
+
+REFUSED: dict[str, tuple[Any, str]] = {
+    "dangling tokenizer": (dangling("tokenizer.json"), r"tokenizer\.json is a link to /nowhere/blobs/1, which is not"),
+    "dangling config": (
+        lambda folder: ((folder / "config.json").unlink(), dangling("config.json")(folder)),
+        r"config\.json is a link to /nowhere/blobs/1, which is not there; download the model again",
+    ),
+    "dangling template": (dangling("chat_template.jinja"), r"chat_template\.jinja is a link to"),
+    "dangling generation config": (dangling("generation_config.json"), r"generation_config\.json is a link to"),
+    "dangling weights": (dangling("model.safetensors"), r"model\.safetensors is a link to"),
+    "dangling folder": (dangling("additional_chat_templates"), r"additional_chat_templates is a link to"),
+    "link to itself": (lambda folder: (folder / "x").symlink_to("x"), "x: Too many levels of symbolic links; restore"),
+    "folder that leads back": (loop, "sub/again is a link to a folder that it lies in; remove the link"),
+    "pipe": (lambda folder: os.mkfifo(folder / "tokenizer.json"), "is neither a file nor a folder; remove it"),
+    "device": (lambda folder: (folder / "x").symlink_to("/dev/zero"), "x is neither a file nor a folder"),
+    "folder for a config": (
+        lambda folder: ((folder / "config.json").unlink(), (folder / "config.json").mkdir()),
+        "config.json: Is a directory; restore the model's files",
+    ),
+    "folder for a template": (lambda folder: (folder / "chat_template.jinja").mkdir(), "Is a directory; restore"),
+    "too many files": (many, "holds more than 4096 files; let spec.model.source name the folder of one model"),
+    "name that is no text": (no_text, r"caf\\xe9\.txt' is no name in UTF-8; rename the file"),
+}
+
+
+@pytest.mark.parametrize("case", REFUSED)
+def test_model_folder_that_cannot_be_hashed_is_refused_in_one_line(place: Any, case: str) -> None:
+    breaks, words = REFUSED[case]
+    breaks(place.folder / "root/models/m")
+    done = place.run()
+    assert done.returncode == REFUSED_EXIT_CODE, done
+    assert re.fullmatch(rf"detinf guard: refused: model: (?=.*{words})[^\n]+; [^\n]+\n", done.stderr), done.stderr
+    assert (place.folder / "log").read_text() == done.stderr
+    assert not place.engine_ran
+
+
+@pytest.mark.parametrize(
+    "name", ["tokenizer.json", "chat_template.jinja", "tokenizer_config.json", "config.json", "generation_config.json"]
+)
+def test_file_of_another_user_is_refused_with_what_to_do(foreign_place: Any, name: str) -> None:
+    path = foreign_place.folder / "root/models/m" / name
+    write(path, '{"vocab_size": 100}')
+    path.chmod(0o600)
+    (foreign_place.folder / "log").touch()
+    (foreign_place.folder / "log").chmod(0o666)
+    done = foreign_place.run()
+    assert done.returncode == REFUSED_EXIT_CODE, done
+    words = f"{re.escape(name)}: Permission denied; let user 65534 read it .chmod -R a.rX on the model's folder.\n"
+    assert re.fullmatch(f"detinf guard: refused: model: .*{words}", done.stderr), done.stderr
+    assert (foreign_place.folder / "log").read_text() == done.stderr
+
+
+def test_folder_of_another_user_is_refused_and_lost_and_found_is_none_of_the_model(foreign_place: Any) -> None:
+    folder = foreign_place.folder / "root/models/m"
+    (folder / "lost+found").mkdir(0o700)  # what mkfs leaves in a claim whose root is the model
+    foreign_place.lifetime()
+    (folder / "sub").mkdir(0o700)
+    assert "m/sub: Permission denied; let user 65534 read it" in foreign_place.run().stderr
+
+
+def test_unreadable_template_of_the_command_line_is_refused(foreign_place: Any) -> None:
+    write(foreign_place.folder / "root/t.jinja")
+    (foreign_place.folder / "root/t.jinja").chmod(0o600)
+    foreign_place.write_plan(lambda plan: plan["arguments"].append("--chat-template=/t.jinja"))
+    foreign_place.command[7:7] = ["--chat-template=/t.jinja"]
+    words = "command: the file /t.jinja: Permission denied; let user 65534 read it, or correct spec.engine.extraArgs"
+    assert words in foreign_place.run().stderr

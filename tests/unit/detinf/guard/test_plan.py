@@ -18,7 +18,7 @@ from detinf.api.types import Spec
 from detinf.documents import PlanTopology
 from detinf.engines.catalogue import PROFILES
 from detinf.engines.plan import build_plan
-from detinf.guard import devices, environment, files, identity, manifest, packages, templates
+from detinf.guard import devices, environment, files, identity, manifest, model_files, packages, templates
 from detinf.guard.errors import RefusedError
 from detinf.guard.expectations import check_configuration, check_symbols
 from detinf.guard.plan import Plan, check_command, read_plan
@@ -68,7 +68,8 @@ def ask_every_check(plan: Plan, folder: Path) -> None:
         lambda: packages.check_packages(plan.packages, packages.Installed(), {}),
         lambda: identity.identity(plan, devices.Devices(()), model_config="", packages=packages.Installed()),
         lambda: manifest.check(folder, plan.manifest_digest),
-        lambda: templates.check(folder, plan.arguments),
+        lambda: templates.check(folder, plan.arguments, {}),
+        lambda: model_files.named(plan.arguments, folder, folder),
         lambda: check_symbols(plan.symbols, {}),
         lambda: check_configuration(plan.configuration, object()),
     )
