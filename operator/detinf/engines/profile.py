@@ -135,6 +135,8 @@ class AllowedVariable(Part):
 
     name: VariableName
     reason: Text
+    recorded: bool = False
+    """Whether it can change outputs: it is recorded in the fingerprint where something else than the plan sets it."""
 
 
 class Refused(Fact):
@@ -310,7 +312,7 @@ class Profile(Part):
         """
         pod = [item.name if item.value is None else f"{item.name}={item.value}" for item in self.pod_variables]
         others = [name for group in self.unrecorded_variables for name in group.names]
-        return sorted({*(item.name for item in self.allowed_variables), *pod, *others})
+        return sorted({*(item.name for item in self.allowed_variables if not item.recorded), *pod, *others})
 
     @property
     def pinned_variables(self) -> list[str]:
