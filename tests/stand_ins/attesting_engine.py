@@ -50,6 +50,11 @@ ATTESTATION = {
         {"name": "torch_npu.npu.get_soc_version()", "values": ["222", "223"]},
         {"name": "vllm_ascend.ascend_config._ASCEND_CONFIG.weight_nz_mode", "values": ["0"]},
         {"name": "vllm_ascend.ascend_config._ASCEND_CONFIG.enable_flashcomm1", "values": ["false"]},
+        {
+            "name": "vllm_ascend.ascend_config._ASCEND_CONFIG.ascend_compilation_config.fuse_qknorm_rope",
+            "values": ["false"],
+        },
+        {"name": "vllm_ascend.utils.enable_custom_op()", "values": ["false"]},
     ],
     "configuration": {
         "cache_config.enable_prefix_caching": "false",

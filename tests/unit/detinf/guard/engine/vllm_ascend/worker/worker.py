@@ -5,6 +5,7 @@ from typing import Any
 import torch_npu
 
 from vllm import TEST
+from vllm_ascend import utils
 from vllm_ascend.batch_invariant import init_batch_invariance
 
 NATIVE = torch_npu.npu_add_rms_norm
@@ -19,8 +20,9 @@ class NPUWorker:
         self.rank = rank
 
     def init_device(self) -> None:
-        """Switch batch invariance on."""
+        """Switch batch invariance on; layers look whether they may call vLLM-Ascend's own operators."""
         init_batch_invariance()
+        self.custom_op = utils.enable_custom_op()
 
     def compile_or_warm_up_model(self) -> None:
         """Warm up; a model's own code may put a native kernel back while it does."""
