@@ -35,6 +35,7 @@ from detinf.guard.canonical import digest, digest_bytes
 FINGERPRINT = "sha256:" + "f" * 64
 HARDWARE = {"devices": 1, "chip": "910B3", "hbmGiB": 64, "driver": "25.5.1", "firmware": "7.8.0.6.201", "link": "-"}
 IDENTITY = {"schema": "2", "environment.LANG": "C.UTF-8"}
+IMAGE = f"registry.example/engine@sha256:{'1' * 64}"
 CELLS = (("S02", "solo"), ("S03", "width=2"))
 
 
@@ -99,6 +100,8 @@ class Fleet:
         """What each replica is beside plan and hardware, by pod name, where it is not ``IDENTITY``."""
         self.identical = HARDWARE.keys()
         """Keys of the hardware that are part of the fingerprint."""
+        self.images: dict[str, str] = {}
+        """The imageID of each replica's engine as its kubelet tells it, by pod name, where it is not ``IMAGE``."""
         self.unattested: set[str] = set()
         """Pods whose engine's own processes do not attest."""
         self.lives: dict[str, dict[str, Any]] = {}
@@ -113,6 +116,7 @@ class Fleet:
         other.probeless, other.gating = set(self.probeless), set(self.gating)
         other.hardware, other.unattested = dict(self.hardware), set(self.unattested)
         other.identical, other.told = self.identical, dict(self.told)
+        other.images = dict(self.images)
         other.lives = {uid: dict(life) for uid, life in self.lives.items()}
         api = other.api
         api.objects = copied(self.api.objects)
@@ -176,6 +180,7 @@ class Fleet:
         pod = next(item for item in self.pods() if item["metadata"]["name"] == pod_name)
         del self.lives[pod["metadata"]["uid"]]
         pod["status"]["containerStatuses"][0]["state"]["running"]["startedAt"] = format_time(self.now)
+        pod["status"]["containerStatuses"][0]["imageID"] = self.images.get(pod_name, IMAGE)
 
     def lose_node(self, pod_name: str) -> None:
         """Lose the node of a pod: it is to be deleted, and nobody ends it."""
@@ -207,17 +212,19 @@ class Fleet:
                 "ownerReferences": [owner | {"controller": True}],
             },
             "spec": template["spec"],
-            "status": self.started(),
+            "status": self.started(self.images.get(name, IMAGE)),
         }
         self.api.put(pod)
 
-    def started(self) -> dict[str, Any]:
+    def started(self, image: str = IMAGE) -> dict[str, Any]:
         """Return the status of a pod whose engine was started now."""
         now = format_time(self.now)
         return {
             "podIP": "10.0.0.1",
             "conditions": [{"type": "Ready", "status": "False", "lastTransitionTime": now}],
-            "containerStatuses": [{"name": "engine", "state": {"running": {"startedAt": now}}, "started": True}],
+            "containerStatuses": [
+                {"name": "engine", "state": {"running": {"startedAt": now}}, "started": True} | {"imageID": image}
+            ],
         }
 
     def live(self, pod: dict[str, Any]) -> None:

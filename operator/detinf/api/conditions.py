@@ -46,6 +46,7 @@ class Reason(StrEnum):
     NOT_PINNED_YET = "NotPinnedYet"
     TOPOLOGY_DRIFT = "TopologyDrift"
     IDENTITY_DRIFT = "IdentityDrift"
+    IMAGE_DRIFT = "ImageDrift"
 
     ATTESTED = "Attested"
     NOT_ATTESTED_YET = "NotAttestedYet"
@@ -122,6 +123,7 @@ ONLY_A_PERSON_HELPS = frozenset(
         Reason.NOT_ATTESTED,
         Reason.TOPOLOGY_DRIFT,
         Reason.IDENTITY_DRIFT,
+        Reason.IMAGE_DRIFT,
         Reason.NO_PLACE,
         Reason.PROGRESS_DEADLINE_EXCEEDED,
         Reason.POD_REFUSED,

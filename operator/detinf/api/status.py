@@ -73,6 +73,8 @@ class ReplicaStatus(ApiModel):
     """The node that its pod runs on."""
     boot: str | None = None
     """The boot of its engine, as its probe reports it."""
+    image_id: Annotated[str | None, Field(alias="imageID", max_length=512)] = None
+    """The image of its engine's container, as its kubelet tells it: what the tag in `spec.engine.image` stood for."""
     evidence: str | None = None
     """The ConfigMap with what it diverged on; named until it serves again."""
 

@@ -15,6 +15,7 @@ from detinf.controller.actions import Action, Apply, Delete, Name, Notice, Outco
 from detinf.controller.applied import is_as_wanted, marked
 from detinf.controller.builders import children_without_plan, desired_children
 from detinf.controller.events import transitions
+from detinf.controller.images import images
 from detinf.controller.observed import Observed, Replica
 from detinf.controller.peers import Rounds, asked_of
 from detinf.controller.qualification import Qualification, qualify
@@ -72,14 +73,16 @@ def decide(observed: Observed, settings: OperatorSettings, now: float) -> Decisi
         else _existing(observed)
     )
     qualification = qualify(observed, spec, found.plan_digest)
+    foreign = images(qualification.images, spec, observed.replicas)
     rounds = Rounds(replies=settings.solo_interval_seconds, old=settings.width_interval_seconds)
     quarantine = decide_quarantine(observed, spec, now=now, rounds=rounds, observing=found.observing)
     listed = _children(observed, found, settings, indices, qualification)
     places = rollout.without_place(observed, listed, found.revision, found.restart) if settings.read_nodes else {}
     held = {index: words for index, words in places.items() if words != ""}
-    surplus = rollout.surplus(observed, indices, found.revision, found.restart, now)
-    going = rollout.replaced_pods(observed, indices, found.revision, found.restart, now, held)
+    surplus = rollout.surplus(observed, indices, found.revision, found.restart, now, foreign.kept_out)
+    going = rollout.replaced_pods(observed, indices, found.revision, found.restart, now, held, foreign.kept_out)
     draining = _composed(observed, surplus.draining | going.draining, quarantine) | quarantine.left
+    leaving = draining | (set(foreign.kept_out) - quarantine.out)
     replaced = names_of(quarantine.actions)
     # A pod takes along what its probe alone remembers.
     deletes = [
@@ -88,7 +91,7 @@ def decide(observed: Observed, settings: OperatorSettings, now: float) -> Decisi
         if action.about not in replaced
     ]
     kept = [child for child in listed if child["kind"] != "StatefulSet" or pods.index_of(child) not in held]
-    patches = functools.partial(_pod_patches, observed, quarantine, draining)
+    patches = functools.partial(_pod_patches, observed, quarantine, leaving)
     first = patches(None)
     created = names_of(action for action in qualification.actions if not isinstance(action, Delete))
     then = [
@@ -111,6 +114,7 @@ def decide(observed: Observed, settings: OperatorSettings, now: float) -> Decisi
             outcome,
             indices=indices,
             draining=draining,
+            images=foreign,
             held={index: words for index, words in held.items() if words},
             now=now,
             settings=settings,

@@ -16,6 +16,7 @@ from typing import Any, Protocol
 
 from detinf.api.conditions import Finding, Reason, Type
 from detinf.api.types import Spec
+from detinf.controller.images import Images
 from detinf.controller.observed import Observed, Replica
 from detinf.controller.replica_state import ReplicaState
 from detinf.documents import identity
@@ -130,12 +131,15 @@ def _few(keys: Sequence[str]) -> str:
     return ", ".join(keys[:SHOWN_KEYS]) + more
 
 
-def topology_finding(found: Pinned, replicas: Sequence[Replica]) -> Finding:
+def topology_finding(found: Pinned, replicas: Sequence[Replica], images: Images) -> Finding:
     """Return TopologyPinned."""
     seen = [(row.index, row.report) for row in replicas if row.report is not None]
     drifted = [f"replica {index}: {', '.join(keys)}" for index, item in seen if (keys := found.drifted(item))]
     if drifted:
         return Finding(Type.TOPOLOGY_PINNED, "False", Reason.TOPOLOGY_DRIFT, f"{'; '.join(drifted)}; {REMEDY}")
+    if images.kept_out:  # another image is why whatever its guard reads may be another, too
+        said = "; ".join(f"replica {index}: {words}" for index, words in images.kept_out.items())
+        return Finding(Type.TOPOLOGY_PINNED, "False", Reason.IMAGE_DRIFT, said)
     unlike = [f"replica {index}: {_few(keys)}" for index, item in seen if (keys := found.unlike(item))]
     if unlike:
         return Finding(Type.TOPOLOGY_PINNED, "False", Reason.IDENTITY_DRIFT, f"{'; '.join(unlike)}; {OTHER_REMEDY}")
@@ -149,6 +153,9 @@ def topology_finding(found: Pinned, replicas: Sequence[Replica]) -> Finding:
     reported = [f"replica {index}: {', '.join(keys)}" for index, item in seen if (keys := found.reported(item))]
     if reported:
         words = f"driver or firmware differ, which spec.topology.drift lets pass: {'; '.join(reported)}"
+    if images.reported:
+        said = "; ".join(f"replica {index}: {told}" for index, told in images.reported.items())
+        words = f"images differ, which spec.topology.drift lets pass: {said}" + (f"; {words}" if reported else "")
     return Finding(Type.TOPOLOGY_PINNED, "True", Reason.PINNED, words)
 
 

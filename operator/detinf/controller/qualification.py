@@ -25,6 +25,7 @@ from detinf.cluster.port import CONFIG_MAP
 from detinf.controller.actions import Action, Create, Delete, Name, Notice, name_of
 from detinf.controller.builders import baseline_record, candidate_record, references_record
 from detinf.controller.identity import Pinned, pinned
+from detinf.controller.images import Pins, image_id, same_image
 from detinf.controller.observed import Observed
 from detinf.controller.pods import uid_of
 from detinf.documents import Baseline, Candidate, DocumentError, References, seal, unseal
@@ -45,6 +46,8 @@ class Qualification:
 
     finding: Finding
     pinned: Pinned
+    images: Pins
+    """Which image each revision is pinned to."""
     actions: list[Action] = field(default_factory=list)
     entries: dict[str, str] = field(default_factory=dict)
     agreed: dict[Name, Notice] = field(default_factory=dict)
@@ -92,14 +95,14 @@ def qualify(observed: Observed, spec: Spec, plan_digest: str) -> Qualification:
         spec: the resource's spec.
         plan_digest: of the plan that replicas are to run.
     """
-    hardware = pinned(observed, spec)
+    hardware, images = pinned(observed, spec), Pins(observed.baselines)
     references, actions = frozen_references(observed)
     if references is None:
         words = "the first engine to start proposes the references that all answer"
-        return Qualification(Finding(Type.QUALIFIED, "False", Reason.WAITING_FOR_REFERENCES, words), hardware)
+        return Qualification(Finding(Type.QUALIFIED, "False", Reason.WAITING_FOR_REFERENCES, words), hardware, images)
     references_digest = references.digest()
     baselines = {item.digest(): item for item in observed.baselines}
-    result = Qualification(Finding(Type.QUALIFIED, "False", Reason.QUALIFYING, ""), hardware, actions)
+    result = Qualification(Finding(Type.QUALIFIED, "False", Reason.QUALIFYING, ""), hardware, images, actions)
 
     lost = _restore_named(observed, baselines, result)
     candidates = _candidates(observed, plan_digest, references_digest, baselines, result)
@@ -110,7 +113,7 @@ def qualify(observed: Observed, spec: Spec, plan_digest: str) -> Qualification:
         )
         result.finding = Finding(Type.QUALIFIED, "False", Reason.BASELINE_LOST, words)
     else:
-        agreed = _agree([item for item in candidates if item.fingerprint != lost], result)
+        agreed = _agree([item for item in candidates if item.fingerprint != lost], spec, result)
         for baseline in agreed:
             baselines[baseline.digest()] = baseline
             record = baseline_record(observed.resource, baseline)
@@ -170,6 +173,7 @@ def _candidates(
         if candidate is None or candidate.boot in stored or candidate.boot != (replica.report and replica.report.boot):
             continue
         if (candidate.fingerprint, candidate.references_digest) not in known:
+            candidate = candidate.model_copy(update={"image_id": image_id(replica.pod)})
             stored[candidate.boot] = candidate
             result.actions.append(Create(candidate_record(observed.resource, candidate)))
     return [
@@ -181,24 +185,31 @@ def _candidates(
     ]
 
 
-def _agree(candidates: list[Candidate], result: Qualification) -> list[Baseline]:
+def _agree(candidates: list[Candidate], spec: Spec, result: Qualification) -> list[Baseline]:
     """Return the baselines that candidates make; a fingerprint whose candidates differ makes none."""
     agreed = []
     for fingerprint in sorted({item.fingerprint for item in candidates}):
         group = [item for item in candidates if item.fingerprint == fingerprint]
         if result.pinned.drifted(group[0]) or result.pinned.unlike(group[0]):
             continue  # TopologyPinned says so
+        group = _of_one_image(group, spec, result.images)
+        if not group:
+            continue  # and so it does of this
         if any(item.answers != group[0].answers for item in group):
             first = group[0].answers
             differing = sorted({name for item in group for name in first if item.answers.get(name) != first[name]})
+            why = "this engine is not deterministic: change the plan, or delete the candidates to try again"
+            if len(told := sorted({item.image_id or "unknown" for item in group})) > 1:
+                why = (
+                    f"they ran different images ({', '.join(told)}): name the image by its digest in spec.engine.image"
+                )
             words = (
-                f"{len(group)} lifetimes of fingerprint {fingerprint[:23]} differ at {', '.join(differing[:3])}; "
-                "this engine is not deterministic: change the plan, or delete the candidates to try again"
+                f"{len(group)} lifetimes of fingerprint {fingerprint[:23]} differ at {', '.join(differing[:3])}; {why}"
             )
             result.finding = Finding(Type.QUALIFIED, "False", Reason.CANDIDATES_DIFFER, words)
         elif len(group) >= REQUIRED_LIFETIMES:
             agreed.append(
-                Baseline(
+                baseline := Baseline(
                     fingerprint=fingerprint,
                     references_digest=group[0].references_digest,
                     lifetimes=len(group),
@@ -206,10 +217,20 @@ def _agree(candidates: list[Candidate], result: Qualification) -> list[Baseline]
                     hardware=group[0].hardware,
                     plan_digest=group[0].plan_digest,
                     identity=group[0].identity,
+                    image_id=group[0].image_id,
                 )
             )
-            result.pinned = result.pinned.with_baseline(agreed[-1])
+            result.pinned = result.pinned.with_baseline(baseline)
+            result.images.add(baseline)
     return agreed
+
+
+def _of_one_image(group: list[Candidate], spec: Spec, images: Pins) -> list[Candidate]:
+    """Return the candidates of the image that their revision is pinned to; before it is, of the first one's image."""
+    pin = images.of(short(group[0].plan_digest)) or group[0].image_id
+    if pin is None or spec.topology.drift != "Strict":
+        return group
+    return [item for item in group if item.image_id is not None and same_image(pin, item.image_id)]
 
 
 def _kept(

@@ -21,6 +21,7 @@ from detinf.cluster.port import CONFIG_MAP, POD
 from detinf.controller import pods
 from detinf.controller.actions import Action, Create, Delete, Notice, names_of
 from detinf.controller.builders import evidence_record
+from detinf.controller.images import image_id
 from detinf.controller.observed import Observed, Replica
 from detinf.controller.peers import Heard, Rounds, heard
 from detinf.documents import Evidence, Phase
@@ -107,7 +108,7 @@ def decide_quarantine(
             continue
         records: list[Action] = []
         for item in replica.pieces:
-            record = evidence_record(observed.resource, item)
+            record = evidence_record(observed.resource, item, image_id(pod))
             if record["metadata"]["name"] not in on_record:
                 records.append(Create(record))
                 result.notices.append(_notice(replica, item))

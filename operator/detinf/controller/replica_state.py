@@ -44,7 +44,13 @@ class ReplicaState:
 
 
 def replica_state(
-    replica: Replica, *, isolated: bool = False, draining: bool = False, why: str = "", events: Sequence[Manifest] = ()
+    replica: Replica,
+    *,
+    isolated: bool = False,
+    draining: bool = False,
+    foreign: str = "",
+    why: str = "",
+    events: Sequence[Manifest] = (),
 ) -> ReplicaState:
     """Return the state of one replica.
 
@@ -52,6 +58,7 @@ def replica_state(
         replica: its StatefulSet, pod and report.
         isolated: whether it was taken out of the Service because it diverged.
         draining: whether it is out of the Service to make way.
+        foreign: why the image that it runs keeps it out of the Service; empty where it does not.
         why: why it goes on serving though it diverged.
         events: the Events about its pod, or about its StatefulSet where there is no pod.
     """
@@ -61,6 +68,8 @@ def replica_state(
     if isolated:
         words = "it diverged; only another boot that passes the gate serves again"
         return ReplicaState("Isolated", Reason.REPLICA_ISOLATED, words)
+    if foreign and (report is None or report.phase is not Phase.GATE_FAILED):
+        return ReplicaState("Failed", Reason.IMAGE_DRIFT, foreign)
     if draining:
         return ReplicaState("Draining", Reason.REPLICA_DRAINING, "it left the Service to make way, and is replaced")
     if replica.ready:

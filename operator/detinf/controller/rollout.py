@@ -93,13 +93,25 @@ def drained(replica: Replica, now: float) -> bool:
     return replica.leaves and since is not None and now - since >= DRAIN_SECONDS
 
 
-def surplus(observed: Observed, indices: list[int], revision: str, restart: str | None, now: float) -> Leaving:
+def _serves(replica: Replica, kept_out: Collection[int]) -> bool:
+    """Return whether users are sent to a replica and go on being: its pod is ready, and nothing takes it out."""
+    return replica.ready and not replica.leaves and replica.index not in kept_out
+
+
+def surplus(
+    observed: Observed,
+    indices: list[int],
+    revision: str,
+    restart: str | None,
+    now: float,
+    kept_out: Collection[int] = (),
+) -> Leaving:
     """Return the StatefulSets that are not to exist; their pods go with them.
 
     One that serves stays until those that are kept serve as they are wanted.
     """
     kept = [replica for replica in observed.replicas if replica.index in indices]
-    kept_serve = all(item.ready and not item.leaves and not is_old(item, revision, restart) for item in kept)
+    kept_serve = all(_serves(item, kept_out) and not is_old(item, revision, restart) for item in kept)
     kept_serve = kept_serve and len(kept) == len(indices)
     leaving = Leaving()
     for replica in observed.replicas:
@@ -180,7 +192,13 @@ def is_old(replica: Replica, revision: str, restart: str | None) -> bool:
 
 
 def replaced_pods(
-    observed: Observed, indices: list[int], revision: str, restart: str | None, now: float, held: Collection[int] = ()
+    observed: Observed,
+    indices: list[int],
+    revision: str,
+    restart: str | None,
+    now: float,
+    held: Collection[int] = (),
+    kept_out: Collection[int] = (),
 ) -> Leaving:
     """Return the pods that are older than their StatefulSet, as far as they may go now.
 
@@ -191,6 +209,7 @@ def replaced_pods(
         restart: the restart that was asked for last, None where none was.
         now: Unix seconds.
         held: replicas that stay as they are, since what would replace them has no place.
+        kept_out: replicas that do not serve for the image that they run.
     """
     replicas = [replica for replica in observed.replicas if replica.index in indices]
     old = [
@@ -203,7 +222,7 @@ def replaced_pods(
         and (restart is None or _restart_of(replica.stateful_set) == restart)
     ]
     going = [replica for replica in old if replica.leaves or (not replica.ready and _may_go(replica, now))]
-    if not going and len(replicas) == len(indices) and all(replica.ready for replica in replicas):
+    if not going and len(replicas) == len(indices) and all(_serves(item, kept_out) for item in replicas):
         going = sorted(old, key=_worst_first)[:1]
     why = f"revision {revision} is wanted" if restart is None else f"revision {revision}, restarted, is wanted"
     return Leaving(

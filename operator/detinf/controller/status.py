@@ -16,6 +16,7 @@ from detinf.controller.builders.probe_settings import served_name
 from detinf.controller.children_told import ChildrenTold, children_told
 from detinf.controller.deadline import is_overdue
 from detinf.controller.identity import attested_finding, topology_finding, topology_status
+from detinf.controller.images import Images, image_id
 from detinf.controller.observed import Observed, Replica
 from detinf.controller.qualification import Qualification
 from detinf.controller.quarantine import Quarantine, describe
@@ -167,6 +168,7 @@ class Row:
             "podUID": None if pod is None else pods.uid_of(pod),
             "node": None if pod is None else pod.get("spec", {}).get("nodeName"),
             "boot": None if report is None else report.boot,
+            "imageID": image_id(pod),
             "evidence": self.evidence,
         }
         row = {"index": self.replica.index, "state": self.state.state, "message": self.state.words[:STATE_LENGTH]}
@@ -180,6 +182,7 @@ def rows(
     isolated: Collection[int],
     indices: Sequence[int],
     draining: set[int],
+    images: Images,
 ) -> list[Row]:
     """Return the replicas that are to exist."""
     replicas = {replica.index: replica for replica in observed.replicas}
@@ -191,6 +194,7 @@ def rows(
             replica,
             isolated=index in isolated,
             draining=index in draining and replica.leaves,
+            foreign=images.kept_out.get(index, ""),
             why=_serves_on(index, quarantine, isolated),
             events=observed.events.get(replica.asked_about or "", ()),
         )
@@ -216,6 +220,7 @@ def build_status(
     *,
     indices: Sequence[int],
     draining: set[int],
+    images: Images,
     held: Mapping[int, str],
     now: float,
     settings: OperatorSettings,
@@ -230,6 +235,7 @@ def build_status(
         outcome: what of all that was done; what was not is not claimed.
         indices: of the replicas that are to exist.
         draining: replicas that make way.
+        images: replicas that run another image than their revision is pinned to.
         held: why replicas that serve are not replaced though they are older: there is no place for what would be.
         now: Unix seconds.
         settings: the chart's: after how long a PASS is no proof any more, and how long a gate may take.
@@ -242,7 +248,7 @@ def build_status(
         and item.pod is not None
         and not outcome.is_undone("Pod", item.pod["metadata"]["name"])
     }
-    listed = rows(observed, quarantine, outcome, isolated, indices, draining)
+    listed = rows(observed, quarantine, outcome, isolated, indices, draining, images)
     states = [(row.replica.index, row.state) for row in listed]
     replicas = [row.replica for row in listed]
     ready = [item for item in replicas if item.ready and item.index not in isolated and not item.leaves]
@@ -252,7 +258,7 @@ def build_status(
     told = children_told(observed, outcome)
     findings = [
         _spec_valid(found, told),
-        topology_finding(qualification.pinned, replicas),
+        topology_finding(qualification.pinned, replicas, images),
         attested_finding(replicas, states),
         _qualified(qualification, outcome),
         invariant(observed, quarantine, isolated, sent_to, now=now, stale_after=settings.stale_after_seconds)

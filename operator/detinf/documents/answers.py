@@ -80,6 +80,8 @@ class Candidate(Document):
     identity: dict[str, str] | None = None
     """What the engine is beside plan and hardware, as text by part and key (``detinf.documents.identity``): variables,
     packages, files, model."""
+    image_id: str | None = None
+    """The imageID of the engine's container as its kubelet told it; from the controller, which alone can know."""
 
 
 class Baseline(Document):
@@ -99,3 +101,5 @@ class Baseline(Document):
     identity: dict[str, str] | None = None
     """What the engine is beside plan and hardware, as text by part and key (``detinf.documents.identity``): variables,
     packages, files, model."""
+    image_id: str | None = None
+    """The imageID of the engine's container as its kubelet told it: replicas of this plan run no other image."""

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 from cluster_api import copied
-from fleet import Fleet
+from fleet import IMAGE, Fleet
 from journeys import NAME, NAMESPACE, RESOURCE_KEY, change
 from steps import HAND, QUOTA, condition, fleet_with, reconcile, records, refuse, settle, status
 
@@ -162,6 +162,34 @@ async def image_is_named_by_digest(fleet: Fleet) -> None:
     change(fleet, engine={"image": f"engine@sha256:{'1' * 64}"})
 
 
+async def image_moves(fleet: Fleet) -> str:
+    """Let the tag stand for another image from now on; return the one that was pinned."""
+    fleet.images |= dict.fromkeys(("a-0-0", "a-1-0"), f"registry.example/engine@sha256:{'2' * 64}")
+    fleet.restart("a-1-0")
+    await shows(fleet, Reason.IMAGE_DRIFT)
+    return IMAGE
+
+
+async def image_is_named_by_the_digest_that_was_pinned(fleet: Fleet) -> None:
+    change(fleet, engine={"image": await image_moves(fleet)})
+    fleet.images.clear()
+
+
+async def image_is_named_by_its_new_digest(fleet: Fleet) -> None:
+    await image_moves(fleet)
+    change(fleet, engine={"image": fleet.images["a-1-0"]})
+
+
+async def different_images_are_let_pass(fleet: Fleet) -> None:
+    await image_moves(fleet)
+    change(fleet, topology={"drift": "Warn"})
+
+
+async def resource_whose_image_moved_is_applied_again(fleet: Fleet) -> None:
+    await image_moves(fleet)
+    apply_again(fleet)
+
+
 async def engine_that_does_not_attest_gets_another_image(fleet: Fleet) -> None:
     fleet.unattested.add("a-1-0")
     fleet.restart("a-1-0")
@@ -308,6 +336,11 @@ REMEDIES: dict[Reason, tuple[Remedy, ...]] = {
         replicas_of_one_plan_are_made_alike,
         resource_whose_replicas_differ_is_applied_again,
         image_is_named_by_digest,
+    Reason.IMAGE_DRIFT: (
+        image_is_named_by_the_digest_that_was_pinned,
+        image_is_named_by_its_new_digest,
+        different_images_are_let_pass,
+        resource_whose_image_moved_is_applied_again,
     ),
     Reason.NOT_ATTESTED: (engine_that_does_not_attest_gets_another_image,),
     Reason.CANDIDATES_DIFFER: (
