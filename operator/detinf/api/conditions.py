@@ -41,6 +41,7 @@ class Reason(StrEnum):
     CHILD_CONFLICT = "ChildConflict"
     LEFT_BY_NAMESAKE = "LeftByNamesake"
     CHILDREN_UNREAD = "ChildrenUnread"
+    RECORD_UNREADABLE = "RecordUnreadable"
 
     PINNED = "Pinned"
     NOT_PINNED_YET = "NotPinnedYet"

@@ -84,8 +84,8 @@ class Topology(ApiModel):
     ) = None
     """NPU firmware, such as `7.8.0.6.201`; no label carries it, so it is read on the node alone."""
     drift: Literal["Strict", "Warn"] = "Strict"
-    """`Strict`: another driver or firmware is another engine, and so is another image behind a tag. `Warn`: they are only
-    reported, and nodes may differ."""
+    """`Strict`: another driver, firmware or image behind a tag is another engine. `Warn`: they are only reported, and
+    nodes may differ."""
 
 
 class Toleration(ApiModel):

@@ -48,6 +48,13 @@ def children_told(observed: Observed, outcome: Outcome) -> ChildrenTold:
     if not said and observed.unread and observed.unread_looks >= TOLD_AFTER:
         unread = (f"{kind}s cannot be listed, and stay as they are: {why}" for kind, why in observed.unread.items())
         return ChildrenTold(_finding(Reason.CHILDREN_UNREAD, unread))
+    if not said and observed.unreadable:
+        unreadable = (
+            f"ConfigMap {name} holds no record that can be read, and counts for nothing: {why}; "
+            f"kubectl delete configmap {name}"
+            for name, why in sorted(observed.unreadable.items())
+        )
+        return ChildrenTold(_finding(Reason.RECORD_UNREADABLE, unreadable))
     if not said:
         return ChildrenTold()
     blamed = any(isinstance(item.error, InvalidError) and not _hands(observed, item) for item in said)

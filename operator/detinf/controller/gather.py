@@ -29,6 +29,7 @@ from detinf.controller import pods
 from detinf.controller.observed import Observed, Places
 from detinf.controller.trouble import waits_for_containers
 from detinf.documents import DocumentError, Report
+from detinf.documents.base import LARGEST_BYTES
 from detinf.guard.layout import PROBE_PORT
 
 REPORT_SECONDS = 2
@@ -77,7 +78,7 @@ class HttpReports:
                     return known[1]
                 if response.status != 200:
                     return None
-                report = Report.parse(await response.read())
+                report = Report.parse(await _bounded(response))
                 self._known[uid] = (response.headers.get("ETag", ""), report)
         except (aiohttp.ClientError, TimeoutError, OSError):
             return None
@@ -89,6 +90,16 @@ class HttpReports:
     def forget(self, alive: set[str]) -> None:
         """Forget pods that are gone."""
         self._known = {uid: item for uid, item in self._known.items() if uid in alive}
+
+
+async def _bounded(response: aiohttp.ClientResponse) -> bytes:
+    """Return an answer's body; of one that is too large as much as shows that."""
+    body = bytearray()
+    async for part in response.content.iter_chunked(65536):
+        body += part
+        if len(body) > LARGEST_BYTES:
+            break
+    return bytes(body)
 
 
 async def gather(api: ClusterApi, reports: ReportSource, namespace: str, name: str) -> Observed | None:

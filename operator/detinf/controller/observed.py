@@ -110,6 +110,8 @@ class Observed:
     """Kinds of children that could not be listed, with the API server's words: nothing of them is applied."""
     unread_looks: int = 0
     """So many looks in a row."""
+    unreadable: dict[str, str] = field(default_factory=dict)
+    """By name, records that were met and hold no document that can be read, and why; they count for nothing."""
 
     @property
     def name(self) -> str:
@@ -241,9 +243,10 @@ class Observed:
             if child_kind != "ConfigMap" or pods.label(child, names.LABEL_DOCUMENT) != kind.KIND:
                 continue
             try:
-                found.append((child, kind.parse(child.get("data", {}).get(data_key(kind), ""))))
-            except DocumentError:
-                continue  # somebody's hand; a record is replaced by its document, never trusted half
+                found.append((child, kind.parse((child.get("data") or {}).get(data_key(kind), ""))))
+            except DocumentError as error:
+                # Somebody's hand; a record is replaced by its document, never trusted half.
+                self.unreadable[child["metadata"]["name"]] = str(error)
         return sorted(found, key=lambda item: (item[0]["metadata"].get("creationTimestamp", ""), item[1].digest()))
 
     @cached_property

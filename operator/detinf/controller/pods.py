@@ -11,14 +11,18 @@ from detinf.api import names
 Pod = Mapping[str, Any]
 
 
+LAST_SECOND = 253_402_300_799
+"""Of the year 9999: a document may say anything."""
+
+
 def parse_time(text: str) -> float:
     """Return Unix seconds of an RFC 3339 time."""
     return datetime.fromisoformat(text).timestamp()
 
 
 def format_time(now: float) -> str:
-    """Return the RFC 3339 time of Unix seconds, as the API server writes it."""
-    return datetime.fromtimestamp(int(now), UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+    """Return the RFC 3339 time of Unix seconds, as the API server writes it; what no year has is the nearest time."""
+    return datetime.fromtimestamp(min(max(int(now), 0), LAST_SECOND), UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
 def label(manifest: Mapping[str, Any], key: str) -> str | None:

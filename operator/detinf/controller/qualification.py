@@ -16,7 +16,7 @@ The rules, each a test:
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeVar
 
 from detinf.api import names
 from detinf.api.conditions import Finding, Reason, Type
@@ -30,6 +30,8 @@ from detinf.controller.observed import Observed
 from detinf.controller.pods import uid_of
 from detinf.documents import Baseline, Candidate, DocumentError, References, seal, unseal
 from detinf.guard.canonical import digest, short
+
+Restored = TypeVar("Restored", References, Baseline)
 
 REQUIRED_LIFETIMES = 1
 """Equal candidates that make a baseline. Every later gated boot is held to it."""
@@ -63,11 +65,11 @@ class Qualification:
         return short(digest(self.entries))
 
 
-def _restored(observed: Observed, key: str) -> bytes | None:
-    """Return a document's bytes from the delivery ConfigMap, where its seal holds."""
+def _restored(observed: Observed, key: str, kind: type[Restored]) -> Restored | None:
+    """Return a document from the delivery ConfigMap, where its seal holds and it can be read."""
     delivered = observed.children.get(("ConfigMap", names.delivery_name(observed.name)), {})
     try:
-        return unseal(delivered.get("data", {}).get(key, ""))[1]
+        return kind.parse(unseal((delivered.get("data") or {}).get(key, ""))[1])
     except DocumentError:
         return None
 
@@ -76,10 +78,9 @@ def frozen_references(observed: Observed) -> tuple[References | None, list[Actio
     """Return the references, and the record to create where there is none yet."""
     if observed.references is not None:
         return observed.references, []
-    restored = _restored(observed, names.REFERENCES_KEY)
+    restored = _restored(observed, names.REFERENCES_KEY, References)
     if restored is not None:
-        references = References.parse(restored)
-        return references, [Create(references_record(observed.resource, references))]
+        return restored, [Create(references_record(observed.resource, restored))]
     for replica in observed.replicas:
         if replica.report is not None and replica.report.proposal is not None:
             references = replica.report.proposal
@@ -148,13 +149,11 @@ def _restore_named(observed: Observed, baselines: dict[str, Baseline], result: Q
     if not named or named.get("digest") in baselines:
         return None
     key = names.baseline_key(str(named.get("fingerprint")), str(named.get("referencesDigest")))
-    data = _restored(observed, key)
-    if data is not None:
-        baseline = Baseline.parse(data)
-        if baseline.digest() == named["digest"]:
-            baselines[baseline.digest()] = baseline
-            result.actions.append(Create(baseline_record(observed.resource, baseline)))
-            return None
+    baseline = _restored(observed, key, Baseline)
+    if baseline is not None and baseline.digest() == named.get("digest"):
+        baselines[baseline.digest()] = baseline
+        result.actions.append(Create(baseline_record(observed.resource, baseline)))
+        return None
     return str(named.get("fingerprint"))
 
 

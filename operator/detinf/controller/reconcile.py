@@ -10,10 +10,11 @@ from dataclasses import dataclass, replace
 import structlog
 
 from detinf.api import names
-from detinf.cluster.port import POD, ClusterApi, ClusterError
-from detinf.controller.actions import Apply, Create, Delete, Outcome
+from detinf.cluster.port import POD, RESOURCE, ClusterApi, ClusterError
+from detinf.controller.actions import Apply, Create, Delete, Notice, Outcome
 from detinf.controller.carry_out import carry_out
 from detinf.controller.decide import SOON_SECONDS, Decision, decide
+from detinf.controller.events import event
 from detinf.controller.exported import Exported
 from detinf.controller.gather import ReportSource, gather, with_places
 from detinf.controller.observed import Observed, Places
@@ -29,6 +30,7 @@ Key = tuple[str, str]
 log = structlog.get_logger()
 
 
+FAILED = "the resource is not looked after until this is mended: kubectl logs of the controller has the place"
 PLACES_SECONDS = 30.0
 """All nodes and all pods are much to read: while there is no place, they are read so often."""
 
@@ -137,6 +139,17 @@ class Reconciler:
                     self.exported.replaced(*key)
         self.exported.conditions(*key, outcome.conditions)
 
+    async def _say_failed(self, key: Key, error: Exception) -> None:
+        """Tell on the resource that nobody looks after it: a status that is not written looks like a good one."""
+        words = f"{type(error).__name__}: {error}"[:200]
+        told = Notice("ReconcileFailed", f"{words}; {FAILED}", words, warning=True)
+        try:
+            resource = await self.api.get(RESOURCE, *key)
+            if resource is not None:
+                await self.api.create(event(Observed(resource), told, now=self.now(), instance=self.instance))
+        except Exception as failed:  # noqa: BLE001 - the log has the first, and the next try comes
+            log.warning("event lost", reason=told.reason, error=str(failed))
+
     async def work(self) -> None:
         """Work on keys for ever."""
         while True:
@@ -156,10 +169,11 @@ class Reconciler:
             log.warning("reconcile failed", error=str(error), again_in=round(delay, 1))
         except asyncio.CancelledError:
             raise
-        except Exception:
+        except Exception as error:
             delay = self.queue.failed(key)
             self.exported.reconciled("error", time.monotonic() - start)
             log.exception("reconcile failed", again_in=round(delay, 1))
+            await self._say_failed(key, error)
         else:
             self.queue.done(key, again_after=again)
             self.exported.reconciled("success" if again is None else "requeue_after", time.monotonic() - start)

@@ -10,6 +10,20 @@ from pydantic.alias_generators import to_camel
 from detinf.guard import canonical
 
 SCHEMA = 1
+LARGEST_BYTES = 16 * 1024 * 1024
+"""No document of ours is larger by far; what is, is not read."""
+
+
+SHOWN = 120
+"""Characters of what was read that an error repeats."""
+
+
+def _shown(value: object) -> str:
+    """Return a value as an error shows it; Python writes no integer of thousands of digits, and nobody reads one."""
+    try:
+        return repr(value)[:SHOWN]
+    except (ValueError, RecursionError):
+        return f"a {type(value).__name__} that is too large to be shown"
 
 
 class DocumentError(ValueError):
@@ -58,20 +72,31 @@ class Document(Part):
             digest: where given, what the bytes must hash to.
 
         Raises:
-            DocumentError: where the bytes are not this document, or not the bytes that were promised.
+            DocumentError: where the bytes are not this document, or not the bytes that were promised, or hold what has
+                no canonical form (floats, integers beyond 2**53, too deep a nesting): nobody could compare it.
         """
-        raw = data.encode() if isinstance(data, str) else data
+        try:
+            raw = data.encode() if isinstance(data, str) else data
+        except UnicodeEncodeError as error:
+            raise DocumentError(f"{cls.KIND}: {error.reason}; deliver it again") from error
+        if len(raw) > LARGEST_BYTES:
+            raise DocumentError(f"{cls.KIND}: {len(raw)} bytes, {LARGEST_BYTES} at most; deliver it again")
         if digest is not None and (seen := canonical.digest_bytes(raw)) != digest:
             raise DocumentError(f"{cls.KIND}: the bytes hash to {seen}, expected {digest}; deliver it again")
+        writer = f"write it with a schema {SCHEMA} writer"
         try:
-            return cls.model_validate_json(raw)
+            found = cls.model_validate_json(raw)
         except ValidationError as error:
             first = error.errors(include_url=False)[0]
-            where = ".".join(str(part) for part in first["loc"]) or "document"
+            where = ".".join(str(part) for part in first["loc"])[:SHOWN] or "document"
             raise DocumentError(
-                f"{cls.KIND}: {where}: {first['msg']} (got {first.get('input')!r:.120}); "
-                f"write it with a schema {SCHEMA} writer"
+                f"{cls.KIND}: {where}: {first['msg'][:SHOWN]} (got {_shown(first.get('input'))}); {writer}"
             ) from error
+        try:
+            found.canonical()
+        except (ValueError, RecursionError) as error:
+            raise DocumentError(f"{cls.KIND}: {str(error)[:SHOWN]}; {writer}") from error
+        return found
 
     @classmethod
     def json_schema(cls) -> dict[str, Any]:

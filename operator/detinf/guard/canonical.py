@@ -30,7 +30,9 @@ def _check_scalar(value: Any, path: str) -> None:
     elif not (value is None or isinstance(value, int)):
         raise CanonicalError(f"{path}: {type(value).__name__} has no JSON form")
     elif isinstance(value, int) and abs(value) > MAX_INTEGER:
-        raise CanonicalError(f"{path}: {value} is beyond 2**53 - 1; carry it as a string")
+        raise CanonicalError(
+            f"{path}: an integer of {value.bit_length()} bits is beyond 2**53 - 1; carry it as a string"
+        )
 
 
 def _check(value: Any, path: str) -> None:

@@ -5,12 +5,14 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from cluster_api import copied
 from fleet import IMAGE, Fleet
-from journeys import NAME, NAMESPACE, change
+from journeys import NAME, NAMESPACE, RESOURCE_KEY
 from steps import condition, fleet_with, label, reconcile, records, settle, status
 
 from detinf.api import names
 from detinf.controller.images import Pins, image_id, is_pinned_by_digest, same_image, words
+from detinf.controller.pods import format_time
 from detinf.documents import Baseline
 from detinf.guard.canonical import short
 
@@ -144,19 +146,23 @@ async def test_first_lifetimes_of_two_images_that_are_let_pass_and_differ_say_so
     assert f"they ran different images ({IMAGE}, {OTHER})" in found["message"]
 
 
-async def test_roll_out_stops_where_what_comes_runs_another_image() -> None:
+async def test_restart_one_by_one_stops_where_what_comes_runs_another_image() -> None:
     fleet = fleet_with(replicas=3)
     await settle(fleet)
-    before = status(fleet)["revision"]
     fleet.images["a-1-0"] = OTHER
-    change(fleet, replicas=3, engine={"maxNumSeqs": 16})
+    asked = format_time(fleet.now)
+    annotated = copied(fleet.api.objects[RESOURCE_KEY])
+    annotated["metadata"].setdefault("annotations", {})[names.ANNOTATION_RESTART] = asked
+    fleet.api.put(annotated)
     await settle(fleet)
-    assert [row["state"] for row in status(fleet)["replicaStates"]].count("Serving") == 2
-    assert status(fleet)["replicaStates"][1]["state"] == "Failed"
-    last = fleet.api.objects["Pod", NAMESPACE, f"{NAME}-2-0"]
-    assert (
-        last["metadata"]["labels"][names.LABEL_REVISION] == before
-    )  # it serves on: nothing is taken for one that fails
+    assert [row["state"] for row in status(fleet)["replicaStates"]] == ["Serving", "Failed", "Serving"]
+    restarted = [
+        fleet.api.objects["Pod", NAMESPACE, f"{NAME}-{index}-0"]["metadata"]["annotations"].get(
+            names.ANNOTATION_RESTART
+        )
+        for index in range(3)
+    ]
+    assert restarted == [None, asked, asked]  # replica 0 serves on: nothing is taken for one that does not serve
 
 
 async def test_record_of_a_divergence_names_the_image() -> None:

@@ -97,6 +97,19 @@ async def conflicting_object_is_deleted(fleet: Fleet) -> None:
     fleet.api.remove("Service", NAMESPACE, NAME)
 
 
+def put_unreadable_record(fleet: Fleet) -> None:
+    (record,) = records(fleet, "baseline")
+    broken = copied(fleet.api.objects["ConfigMap", NAMESPACE, record])
+    broken["metadata"] = {key: broken["metadata"][key] for key in ("namespace", "labels", "ownerReferences")}
+    fleet.api.put(broken | {"metadata": broken["metadata"] | {"name": "a-hand"}, "data": {"baseline.json": "{}"}})
+
+
+async def unreadable_record_is_deleted(fleet: Fleet) -> None:
+    put_unreadable_record(fleet)
+    await shows(fleet, Reason.RECORD_UNREADABLE)
+    fleet.api.remove("ConfigMap", NAMESPACE, "a-hand")
+
+
 async def garbage_collector_is_waited_for(fleet: Fleet) -> None:
     again = copied(fleet.api.objects[RESOURCE_KEY])
     del fleet.api.objects[RESOURCE_KEY], again["metadata"]["uid"], again["status"]
@@ -325,6 +338,7 @@ REMEDIES: dict[Reason, tuple[Remedy, ...]] = {
         field_of_a_refused_child_is_corrected,
     ),
     Reason.CHILD_CONFLICT: (conflicting_object_is_deleted,),
+    Reason.RECORD_UNREADABLE: (unreadable_record_is_deleted,),
     Reason.LEFT_BY_NAMESAKE: (garbage_collector_is_waited_for,),
     Reason.TOPOLOGY_DRIFT: (
         drifted_nodes_are_made_alike,
