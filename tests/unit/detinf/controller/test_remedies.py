@@ -350,6 +350,7 @@ REMEDIES: dict[Reason, tuple[Remedy, ...]] = {
         replicas_of_one_plan_are_made_alike,
         resource_whose_replicas_differ_is_applied_again,
         image_is_named_by_digest,
+    ),
     Reason.IMAGE_DRIFT: (
         image_is_named_by_the_digest_that_was_pinned,
         image_is_named_by_its_new_digest,
