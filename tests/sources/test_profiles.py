@@ -55,6 +55,7 @@ DOCUMENTS = {
     "oneMKL, conditional numerical reproducibility",
     "torch_npu, environment variables",
     "vLLM up to 0.12",
+    "vLLM, routes of releases after 0.26",
     "vllm-ascend, Dockerfile",
 }
 """What no Python package says, reviewed: a fact with another document fails until it is looked up and listed here."""

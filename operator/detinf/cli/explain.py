@@ -15,7 +15,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from detinf.api.validation import validate
-from detinf.controller.explain import Row, Section, explain, gap_row
+from detinf.controller.explain import Row, Section, explain, gap_row, request_rows
 from detinf.controller.settings import OperatorSettings, SettingsError, parse
 from detinf.engines.admission import Decision, admission, nearest
 from detinf.engines.catalogue import PROFILES
@@ -167,6 +167,7 @@ def sections_of(item: Profile) -> list[Section]:
                 *(Row(f"no line {one.text!r}", one.reason, one.source) for one in item.failure_lines),
             ],
         ),
+        Section("Requests; what is not listed is refused", list(request_rows(item))),
         Section(
             "Known gaps",
             [gap_row(one) for one in item.gaps],

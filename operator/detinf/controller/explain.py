@@ -87,6 +87,7 @@ def explain(resource: Resource, spec: Spec, settings: OperatorSettings) -> list[
         Section("Arguments of vllm serve", list(_arguments(spec, plan, profile))),
         Section("Arguments beside the plan", list(_serving(engine, plan))),
         Section("What its processes must attest", list(_attested(plan, profile))),
+        Section("Requests", list(request_rows(profile))),
         Section("Volumes", list(_volumes(pod, engine, profile))),
         Section("Known gaps of this release", [gap_row(item) for item in profile.gaps]),
     ]
@@ -213,7 +214,17 @@ def _attested(plan: Plan, profile: Profile) -> Iterator[Row]:
     for file in profile.files:
         yield _row(f"digest of {file.path}", file)
     for line in profile.failure_lines:
-        yield _row(f"no line {line.text!r}", line)
+        yield _row(f"no line {line.text!r} of {line.file}", line)
+
+
+def request_rows(profile: Profile) -> Iterator[Row]:
+    """Yield what is known of routes and fields of requests; what is not there is refused."""
+    words = {"Promised": "promised", "Unpromised": "served without a promise", "Refused": "refused"}
+    for rule in profile.routes:
+        yield _row(f"{words[rule.kind]}: {', '.join(rule.names)}", rule)
+    for item in profile.request_fields:
+        where = "" if len(item.routes) > 1 else f" of {item.routes[0]}"
+        yield _row(f"{words[item.kind]}: {', '.join(item.names)}{where}", item)
 
 
 def _volumes(pod: dict[str, Any], engine: dict[str, Any], profile: Profile) -> Iterator[Row]:

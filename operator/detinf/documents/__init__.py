@@ -13,6 +13,8 @@ from detinf.documents.plan import (
     PlanEnvironment,
     PlanFailureLine,
     PlanModel,
+    PlanRequests,
+    PlanRule,
     PlanSymbol,
     PlanTopology,
 )
@@ -65,6 +67,8 @@ __all__ = [
     "PlanEnvironment",
     "PlanFailureLine",
     "PlanModel",
+    "PlanRequests",
+    "PlanRule",
     "PlanSymbol",
     "PlanTopology",
     "PodIdentity",

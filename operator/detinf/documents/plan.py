@@ -107,6 +107,32 @@ class PlanAttestation(Part):
     failure_lines: list[PlanFailureLine] | None = None
 
 
+class PlanRule(Part):
+    """What is known of routes, or of fields of requests."""
+
+    names: list[str]
+    """Routes as ``POST /v1/completions``, with FastAPI's ``{name}`` in paths; or fields."""
+    kind: str
+    """``Promised``, ``Unpromised``: served, but the answer is not promised; or ``Refused``."""
+    routes: list[str] | None = None
+    """Of a field: where it is known."""
+    reason: str | None = None
+    """Of what is refused."""
+    remedy: str | None = None
+    values: list[str] | None = None
+    """JSON texts of values with which a field is as if it were not there."""
+
+
+class PlanRequests(Part):
+    """Which requests are served. Of two rules for one name the later one counts; what has none is refused."""
+
+    middleware: str | None = None
+    """What ``--middleware`` must name: who refuses inside the engine. Absent where the engine does it by itself."""
+    routes: list[PlanRule]
+    fields: list[PlanRule]
+    """Of the routes whose bodies are looked at."""
+
+
 class Plan(Document):
     """The plan of one revision; its ConfigMap is immutable and named by its digest."""
 
@@ -120,3 +146,5 @@ class Plan(Document):
     environment: PlanEnvironment
     topology: PlanTopology
     attestation: PlanAttestation
+    requests: PlanRequests | None = None
+    """Absent where everything is served that is asked."""

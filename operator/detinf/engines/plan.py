@@ -14,10 +14,12 @@ from detinf.documents import (
     PlanEnvironment,
     PlanFailureLine,
     PlanModel,
+    PlanRequests,
+    PlanRule,
     PlanSymbol,
     PlanTopology,
 )
-from detinf.engines.profile import Profile
+from detinf.engines.profile import Profile, RequestRule
 from detinf.guard.canonical import short
 from detinf.guard.hubs import HUBS, snapshot_path
 from detinf.guard.layout import MODEL_DIR
@@ -128,6 +130,30 @@ def build_plan(spec: Spec, profile: Profile, image: str, topology: PlanTopology)
         ),
         topology=topology,
         attestation=attestation(spec, profile),
+        requests=requests(profile),
+    )
+
+
+def requests(profile: Profile) -> PlanRequests | None:
+    """Return which requests are served; None for a profile that lists none. Only refusals need their reasons there."""
+    if not profile.routes:
+        return None
+    return PlanRequests(
+        middleware=profile.middleware,
+        routes=[_rule(item) for item in profile.routes],
+        fields=[_rule(item, list(item.routes), list(item.values)) for item in profile.request_fields],
+    )
+
+
+def _rule(item: RequestRule, routes: list[str] | None = None, values: list[str] | None = None) -> PlanRule:
+    refused = item.kind == "Refused"
+    return PlanRule(
+        names=list(item.names),
+        kind=item.kind,
+        routes=routes,
+        reason=item.reason if refused else None,
+        remedy=item.remedy if refused else None,
+        values=values or None,
     )
 
 

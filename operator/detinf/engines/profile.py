@@ -7,6 +7,7 @@ package, or ``document NAME | TEXT`` for what no package says. ``tests/sources``
 
 from __future__ import annotations
 
+import json
 import re
 from typing import Annotated, Literal, Self
 
@@ -188,6 +189,45 @@ class FailureLine(Fact):
         return self
 
 
+class RequestRule(Fact):
+    """What is known of routes or fields of requests, and what follows from it."""
+
+    kind: Literal["Promised", "Unpromised", "Refused"]
+    """``Unpromised`` is served; the promise says nothing about its answer."""
+    names: Annotated[tuple[str, ...], Field(min_length=1)]
+    remedy: Text | None = None
+    """What to do instead; of what is refused."""
+
+    @model_validator(mode="after")
+    def _with_remedy(self) -> Self:
+        if (self.kind == "Refused") != (self.remedy is not None):
+            raise ValueError(f"{', '.join(self.names[:3])}: a remedy belongs to what is refused, and to nothing else")
+        return self
+
+
+class RouteRule(RequestRule):
+    """Routes of the engine, as ``POST /v1/completions``; ``WEBSOCKET`` stands for a method, too."""
+
+    names: Annotated[
+        tuple[Annotated[str, Field(pattern=r"^(GET|POST|PUT|PATCH|DELETE|WEBSOCKET) /[^ ]*$")], ...],
+        Field(min_length=1),
+    ]
+
+
+class FieldRule(RequestRule):
+    """Fields of a request's JSON body."""
+
+    routes: Annotated[tuple[str, ...], Field(min_length=1)]
+    values: tuple[str, ...] = ()
+    """JSON texts of values with which the field is as if it were not there; null always is."""
+
+    @model_validator(mode="after")
+    def _json(self) -> Self:
+        for text in self.values:
+            json.loads(text)  # a ValueError, which pydantic tells
+        return self
+
+
 class IdentityFile(Fact):
     """A file of the engine's image whose bytes can change a number; its digest is in the fingerprint."""
 
@@ -287,7 +327,8 @@ class Profile(Part):
     allowed_variables: tuple[AllowedVariable, ...] = ()
     refused: tuple[Refused, ...] = ()
     middleware: str | None = None
-    """``--middleware`` that puts the boot into every answer; absent where the engine does that by itself."""
+    """``--middleware`` that puts the boot into every answer and refuses what the lists of ``routes`` and
+    ``requestFields`` do not serve; absent where the engine does that by itself."""
     processes: Annotated[tuple[str, ...], Field(min_length=1)]
     """Who has to attest before the replica may serve; every rank of ``worker`` comes to it."""
     gate_widths: tuple[int, ...] = (2, 8, 16)
@@ -307,6 +348,10 @@ class Profile(Part):
     configuration: tuple[Setting, ...] = ()
     files: tuple[IdentityFile, ...] = ()
     failure_lines: tuple[FailureLine, ...] = ()
+    routes: tuple[RouteRule, ...] = ()
+    """Which routes are served; of two rules for one the later counts, and what has none is refused."""
+    request_fields: tuple[FieldRule, ...] = ()
+    """The same for fields of the bodies of promised routes, and of whatever else is looked into."""
     fingerprint_in_answers: bool = False
     """Whether the engine takes ``--fingerprint-mode custom`` and so returns our fingerprint in its answers."""
     scripts: tuple[str, ...] = ()

@@ -59,6 +59,9 @@ TRACE_NAME = "trace.ring"
 BOOT_HEADER = "X-Detinf-Boot"
 """The boot nonce, in every answer of the engine."""
 
+UNPROMISED_HEADER = "X-Detinf-Unpromised"
+"""In an answer that is not promised: the fields of its request because of which it is not."""
+
 SERVING_FLAGS = ("--host", "--port", "--served-model-name", "--middleware")
 """Flags that the pod's command line may carry beyond the plan's: they cannot change outputs."""
 

@@ -12,6 +12,7 @@ from detinf.guard import hubs
 from detinf.guard.canonical import CanonicalError, digest_bytes, encode
 from detinf.guard.errors import RefusedError
 from detinf.guard.layout import SERVING_FLAGS
+from detinf.guard.requests import Rules
 
 SCHEMA = 1
 
@@ -129,6 +130,12 @@ class Plan:
         return list(self.attestation.get("failureLines") or [])
 
     @property
+    def requests(self) -> dict[str, Any] | None:
+        """Which requests are served (``detinf.guard.requests``); None where the engine serves all."""
+        found: dict[str, Any] | None = self.document.get("requests")
+        return found
+
+    @property
     def topology(self) -> dict[str, Any]:
         """What the device tree must be."""
         return dict(self.document["topology"])
@@ -147,7 +154,12 @@ def read_plan(path: Path) -> Plan:
         raise RefusedError(f"plan: {path}: {error.strerror}; mount the plan's ConfigMap there") from error
     except (ValueError, RecursionError) as error:
         raise RefusedError(f"plan: {path} is no JSON ({error}); apply the resource again") from error
-    problem = _problem(document) or _download_problem(document["model"]) or _without_identity(document)
+    problem = (
+        _problem(document)
+        or _download_problem(document["model"])
+        or _requests_problem(document.get("requests"))
+        or _without_identity(document)
+    )
     if problem:
         raise RefusedError(f"plan: {path}: {problem}; use an operator and a guard of one release")
     return Plan(digest_bytes(data), document)
@@ -244,6 +256,17 @@ def _download_problem(model: dict[str, Any]) -> str | None:
     return None
 
 
+def _requests_problem(requests: Any) -> str | None:
+    if requests is None:
+        return None
+    try:
+        Rules(requests)
+        middleware = requests.get("middleware")
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        return f"requests: {type(error).__name__} ({error}): they are no lists of routes and fields"
+    return None if middleware is None or isinstance(middleware, str) else "requests.middleware is no name"
+
+
 def _without_identity(document: dict[str, Any]) -> str | None:
     # The fingerprint hashes the whole plan: what cannot be hashed must be known before the engine starts.
     try:
@@ -277,10 +300,19 @@ def check_command(plan: Plan, command: list[str]) -> None:
                 f"command: argument {position + 1} is {found!r}, the plan says {wanted!r}; let the operator write it"
             )
     extra = rest[len(expected) :]
+    middleware: list[str] = []
     while extra:
         flag = extra.pop(0)
-        name = flag.partition("=")[0]
+        name, given, value = flag.partition("=")
         if name not in SERVING_FLAGS:
             raise RefusedError(f"command: {flag!r} is not in the plan; only {', '.join(SERVING_FLAGS)} may be added")
-        if "=" not in flag and extra:
-            extra.pop(0)
+        if not given:
+            value = extra.pop(0) if extra else ""
+        if name == "--middleware":
+            middleware.append(value)
+    door = (plan.requests or {}).get("middleware")
+    if door is not None and middleware != [door]:
+        raise RefusedError(
+            f"command: --middleware is {' and '.join(middleware) or 'not there'}, the plan says {door}, without which "
+            "requests that change others' answers would be served; let the operator write it"
+        )

@@ -37,7 +37,8 @@ mode = os.environ.get("TEST_MODE", "wait")
 seen = {"argv": sys.argv[1:], "env": dict(os.environ), "pid": os.getpid()}
 if mode == "middleware":
     import detinf.guard.middleware
-    seen["middleware"] = [detinf.guard.middleware.__file__, detinf.guard.middleware.BootHeader(None).header[1].decode()]
+    door = detinf.guard.middleware.RequestFilter(None)
+    seen["middleware"] = [detinf.guard.middleware.__file__, door.header[1].decode()]
 def term(number, frame):
     folder.joinpath("signals").open("a").write(f"{number} ")
     if number == signal.SIGTERM:

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from detinf.guard.middleware import BootHeader
+from detinf.guard.middleware import RequestFilter
 
 BOOT = "b" * 32
 START = {"type": "http.response.start", "status": 200, "headers": [(b"content-type", b"text/plain")]}
@@ -31,7 +31,7 @@ async def answers(scope: dict[str, Any], messages: list[dict[str, Any]]) -> list
         for message in copy.deepcopy(messages):
             await seen_send(message)
 
-    await BootHeader(app)(scope, receive, send)
+    await RequestFilter(app)(scope, receive, send)
     return sent
 
 
@@ -73,4 +73,4 @@ async def test_error_of_the_application_is_its_own() -> None:
         raise KeyError("of the application")
 
     with pytest.raises(KeyError, match="of the application"):
-        await BootHeader(app)({"type": "http"}, app, app)  # type: ignore[arg-type]
+        await RequestFilter(app)({"type": "http"}, app, app)  # type: ignore[arg-type]

@@ -62,6 +62,16 @@ def script(text: str) -> Callable[[Any], Any]:
     return sourced
 
 
+def door(*words: str) -> Any:
+    """Return what asks for a middleware in the plan, and adds words to the command line."""
+
+    def added(place: Any) -> None:
+        place.write_plan(lambda plan: plan.update(requests={"middleware": "a.b", "routes": [], "fields": []}))
+        place.command += words
+
+    return added
+
+
 def hanging_script(place: Any) -> None:
     script("exec sleep 600\n")(place)
     place.break_check("scripts", "SECONDS = 120\n", "SECONDS = 1\n")
@@ -116,6 +126,13 @@ CASES: dict[str, tuple[Callable[[Any], Any], str]] = {
     "missing set-up script": (
         planned(lambda plan: plan["environment"].update(scripts=["/nowhere/set_env.sh"])),
         "scripts: .*/nowhere/set_env.sh is missing or unreadable; use an image that has the toolkit",
+    ),
+    "no middleware where the plan needs one": (door(), "--middleware is not there, the plan says a.b"),
+    "another middleware": (door("--middleware", "c.d"), "--middleware is c.d, the plan says a.b"),
+    "one middleware more": (door("--middleware=a.b", "--middleware", "c.d"), "--middleware is a.b and c.d, the plan"),
+    "lists of requests that are none": (
+        lambda place: place.write_plan(lambda plan: plan.update(requests={"routes": [7], "fields": []})),
+        "plan: .*requests: .*no lists of routes and fields",
     ),
     "set-up script that ends the shell": (
         script("echo no toolkit >&2; exit 3\n"),

@@ -231,7 +231,7 @@ def test_topology_and_devices_reach_plan_scheduler_and_container() -> None:
 def test_an_engine_without_devices_asks_for_none_and_adds_the_boot_through_the_middleware() -> None:
     engine = containers(pod_of(children(example("vllm-cpu"))))[names.ENGINE_CONTAINER]
     assert engine["resources"] == {"requests": dict(catalogue.PROFILES["vllm-cpu-0.32"].default_requests)}
-    assert engine["command"][-2:] == ["--middleware", "detinf.guard.middleware.BootHeader"]
+    assert engine["command"][-2:] == ["--middleware", "detinf.guard.middleware.RequestFilter"]
 
 
 def test_scheduling_and_resources_are_taken_over() -> None:
