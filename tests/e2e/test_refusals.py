@@ -120,7 +120,7 @@ def test_image_that_cannot_be_pulled_is_told_in_the_kubelets_words(without_resou
     manifest["spec"] |= {"replicas": 1}
     manifest["spec"]["engine"]["image"] = "127.0.0.1:1/none:1"
     without_resource.kubectl.apply(manifest)
-    words(without_resource, "ImagePullFailed", "engine: ", "127.0.0.1:1/none:1", "spec.engine.image")
+    words(without_resource, "ImagePullFailed", "users: ", "127.0.0.1:1/none:1", "spec.engine.image")
 
 
 def test_folder_that_the_node_does_not_have_is_told_by_the_pods_events(without_resource: Scene) -> None:

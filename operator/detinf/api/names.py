@@ -45,6 +45,7 @@ ANNOTATION_RESTART = f"{GROUP}/restarted-at"
 ENGINE_CONTAINER = "engine"
 PROBE_CONTAINER = "probe"
 GUARD_INSTALL_CONTAINER = "guard-install"
+USERS_CONTAINER = "users"
 
 
 def common_labels(name: str) -> dict[str, str]:

@@ -23,6 +23,8 @@ LAYOUT = "operator/detinf/guard/layout.py"
 
 VOLUMES = {
     pods.GUARD: "the guard, copied here by guard-install, so that any image with Python 3.10 can run it",
+    pods.USERS: "the image's users and the pod's own: CANN asks who it runs as, and HCCL fails where nobody knows",
+    pods.WORK: "the working folder: CANN compiles kernels there, and the image's root file system is read-only",
     pods.SHARED: "attestations and step trace: the engine writes, the probe reads",
     pods.STATE: "which boot passed the gate; the probe's alone",
     pods.TMP: "HOME and TMPDIR of the engine: its root file system is read-only",

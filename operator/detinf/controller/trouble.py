@@ -18,7 +18,9 @@ from detinf.controller import pods
 from detinf.controller.pods import Pod
 from detinf.guard.layout import REFUSED_EXIT_CODE
 
-CONTAINERS = (names.ENGINE_CONTAINER, names.PROBE_CONTAINER, names.GUARD_INSTALL_CONTAINER)
+INITIAL = (names.GUARD_INSTALL_CONTAINER, names.USERS_CONTAINER)
+"""Init containers that end."""
+CONTAINERS = (names.ENGINE_CONTAINER, names.PROBE_CONTAINER, *INITIAL)
 PULL_REASONS = frozenset({"ErrImagePull", "ImagePullBackOff", "ErrImageNeverPull", "InvalidImageName"})
 QUIET_REASONS = frozenset({None, "PodInitializing", "ContainerCreating", "CrashLoopBackOff"})
 """Reasons of waiting that say nothing, or nothing that the last termination does not say better."""
@@ -169,7 +171,7 @@ def _container(name: str, pod: Pod) -> Trouble | None:
 def _ended(name: str, ended: Mapping[str, Any], restarts: int, pod_name: str) -> Trouble | None:
     """Return the trouble of a container that ended and has not been healthy since."""
     code = ended.get("exitCode")
-    if code is None or (code == 0 and name == names.GUARD_INSTALL_CONTAINER):
+    if code is None or (code == 0 and name in INITIAL):
         return None
     lines = str(ended.get("message") or "").strip().splitlines()
     if ended.get("reason") == "OOMKilled":

@@ -1,4 +1,4 @@
-"""The guard's command line: ``install DIR``, or ``--plan PLAN -- vllm serve ...``."""
+"""The guard's command line: ``install DIR``, ``users DIR``, or ``--plan PLAN -- vllm serve ...``."""
 
 from __future__ import annotations
 
@@ -11,8 +11,9 @@ from detinf.guard import layout
 from detinf.guard.errors import RefusedError
 from detinf.guard.install import install
 from detinf.guard.launch import Places, launch
+from detinf.guard.users import write_users
 
-USAGE = "usage: guard install DIRECTORY | guard [--plan FILE] -- vllm serve MODEL ..."
+USAGE = "usage: guard install DIRECTORY | guard users DIRECTORY | guard [--plan FILE] -- vllm serve MODEL ..."
 LOG_BYTES = 4096  # what the kubelet keeps of a termination message
 
 
@@ -32,6 +33,12 @@ def main(arguments: list[str]) -> int:
     """Run the guard; return the engine's exit code, or ``layout.REFUSED_EXIT_CODE``."""
     if len(arguments) == 2 and arguments[0] == "install":
         install(Path(arguments[1]))
+        return 0
+    if len(arguments) == 2 and arguments[0] == "users":
+        try:
+            write_users(Path(arguments[1]))
+        except RefusedError as error:
+            return refuse(str(error), Path(layout.TERMINATION_LOG))
         return 0
     if "--" not in arguments:
         print(USAGE, file=sys.stderr)

@@ -14,6 +14,13 @@ SHARED_DIR = "/detinf/shared"
 STATE_DIR = "/detinf/state"
 """emptyDir; the probe's alone: which boot passed the gate, and its books."""
 
+USERS_DIR = "/detinf/users"
+"""emptyDir; the init container ``users`` writes the image's passwd and group there, with the pod's own user."""
+
+WORK_DIR = "/detinf/work"
+"""emptyDir; the engine's working folder: CANN compiles kernels there (``kernel_meta``), and writes
+``fusion_result.json``."""
+
 PLAN_PATH = "/detinf/plan/plan.json"
 """The plan's ConfigMap."""
 

@@ -17,6 +17,7 @@ from detinf.engines.plan import mount_path, revision_of
 from detinf.engines.profile import PodVariable, Profile
 from detinf.guard import layout
 from detinf.guard.hubs import HUBS
+from detinf.guard.users import FILES
 from detinf.topology.expected import node_labels
 
 USER = 65532
@@ -24,6 +25,7 @@ USER = 65532
 STARTUP_PERIOD_SECONDS = 2
 
 GUARD, SHARED, STATE, TMP, PROBE_TMP = "guard", "shared", "state", "tmp", "probe-tmp"
+USERS, WORK = "users", "work"
 PLAN, SETTINGS, DELIVERY, PODINFO, MODEL, SHM = "plan", "probe-settings", "baselines", "podinfo", "model", "shm"
 
 
@@ -44,7 +46,7 @@ def pod_spec(resource: Resource, spec: Spec, plan: Plan, settings: OperatorSetti
             "seccompProfile": {"type": "RuntimeDefault"},
             **group,
         },
-        "initContainers": [guard_install(settings), probe(settings)],
+        "initContainers": [guard_install(settings), probe(settings), users(plan, settings)],
         "containers": [engine(resource, spec, plan, profile, settings)],
         "volumes": volumes(resource, spec, plan, profile),
     }
@@ -112,6 +114,21 @@ def guard_install(settings: OperatorSettings) -> Manifest:
     }
 
 
+def users(plan: Plan, settings: OperatorSettings) -> Manifest:
+    """Return the init container that gives the pod's user a name in the engine's image (``detinf.guard.users``)."""
+    return {
+        "name": names.USERS_CONTAINER,
+        "image": plan.image,
+        "imagePullPolicy": settings.image_pull_policy,
+        "command": ["python3", layout.GUARD_DIR, "users", layout.USERS_DIR],
+        "resources": {"requests": {"cpu": "10m", "memory": "32Mi"}, "limits": {"memory": "128Mi"}},
+        "securityContext": _container_security(),
+        "terminationMessagePath": layout.TERMINATION_LOG,
+        "terminationMessagePolicy": "File",
+        "volumeMounts": [_mount(GUARD, layout.GUARD_DIR), _mount(USERS, layout.USERS_DIR, read_only=False)],
+    }
+
+
 def probe(settings: OperatorSettings) -> Manifest:
     """Return the native sidecar: it holds its port before the engine starts, and outlives it for the last pull.
 
@@ -161,6 +178,7 @@ def engine(resource: Resource, spec: Spec, plan: Plan, profile: Profile, setting
         "image": plan.image,
         "imagePullPolicy": settings.image_pull_policy,
         "command": engine_command(resource, spec, plan, profile),
+        "workingDir": layout.WORK_DIR,
         "env": [
             *_identity(),
             *(_pod_variable(item) for item in profile.pod_variables),
@@ -189,6 +207,8 @@ def engine(resource: Resource, spec: Spec, plan: Plan, profile: Profile, setting
             _mount(PLAN, layout.PLAN_PATH.rpartition("/")[0]),
             _mount(SHARED, layout.SHARED_DIR, read_only=False),
             _mount(MODEL, mount_path(spec.model.source), read_only=spec.model.source.hub is None),
+            *(_mount(USERS, f"/etc/{name}") | {"subPath": name} for name in FILES),
+            _mount(WORK, layout.WORK_DIR, read_only=False),
             _mount(TMP, "/tmp", read_only=False),  # noqa: S108 - an emptyDir
             _mount(SHM, "/dev/shm", read_only=False),  # noqa: S108 - an emptyDir in memory
             *(_mount(item.name, item.path) for item in profile.host_paths),
@@ -246,6 +266,8 @@ def volumes(resource: Resource, spec: Spec, plan: Plan, profile: Profile) -> lis
         {"name": DELIVERY, "configMap": {"name": names.delivery_name(name)}},
         {"name": PODINFO, "downwardAPI": {"items": [labels, annotations]}},
         {"name": MODEL, **model},
+        {"name": USERS, "emptyDir": {"sizeLimit": "1Mi"}},
+        {"name": WORK, "emptyDir": {}},
         {"name": TMP, "emptyDir": {}},
         {"name": PROBE_TMP, "emptyDir": {"sizeLimit": "16Mi"}},
         {"name": SHM, "emptyDir": {"medium": "Memory", "sizeLimit": profile.shared_memory}},

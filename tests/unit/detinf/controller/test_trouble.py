@@ -157,6 +157,7 @@ def test_words_stay_while_the_kubelet_tries_again(one: dict[str, Any], other: di
         pod(ended(0, restarts=1)),
         pod(ended(0, restarts=5, now="running") | {"started": True}),
         pod(ended(0, restarts=5, name="guard-install", now="terminated")),
+        pod(ended(0, name="users", now="terminated")),
     ],
 )
 def test_pod_that_starts_or_serves_has_no_trouble(manifest: dict[str, Any]) -> None:

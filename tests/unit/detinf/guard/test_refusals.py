@@ -202,7 +202,8 @@ def test_command_line_that_is_no_guards_is_answered_with_its_usage(place: Any, a
     place.arguments = lambda: [place.python, "-I", "-S", str(place.folder / "guard"), *arguments]
     done = place.run()
     assert done.returncode == 64, done
-    assert "usage: guard install DIRECTORY | guard [--plan FILE] -- vllm serve MODEL ..." in done.stderr
+    usage = "usage: guard install DIRECTORY | guard users DIRECTORY | guard [--plan FILE] -- vllm serve MODEL ..."
+    assert usage in done.stderr
     assert not place.engine_ran
 
 

@@ -377,3 +377,27 @@ def test_no_replicas_leave_everything_but_the_pods() -> None:
         *["Service"] * 2,
         "PodDisruptionBudget",
     ]
+
+
+@pytest.mark.parametrize("name", EXAMPLES)
+def test_the_engine_works_in_a_folder_that_it_can_write_and_under_a_name_that_its_image_knows(name: str) -> None:
+    pod = pod_of(children(example(name)))
+    engine, users = containers(pod)[names.ENGINE_CONTAINER], containers(pod)[names.USERS_CONTAINER]
+    mounts = {item["mountPath"]: item for item in engine["volumeMounts"]}
+    assert not mounts[engine["workingDir"]].get("readOnly")
+    volumes = {item["name"]: item for item in pod["volumes"]}
+    assert "emptyDir" in volumes[mounts[engine["workingDir"]]["name"]]
+    # The init container is of the engine's own image, and writes what is mounted.
+    assert users["image"] == engine["image"]
+    (written,) = (item for item in users["volumeMounts"] if not item.get("readOnly"))
+    assert users["command"][-1] == written["mountPath"]
+    for file in ("passwd", "group"):
+        assert mounts[f"/etc/{file}"] == {
+            "name": written["name"],
+            "mountPath": f"/etc/{file}",
+            "readOnly": True,
+            "subPath": file,
+        }
+    # It comes behind the probe: that an image cannot be pulled is no reason to have no report.
+    order = [item["name"] for item in pod["initContainers"]]
+    assert order == [names.GUARD_INSTALL_CONTAINER, names.PROBE_CONTAINER, names.USERS_CONTAINER]
