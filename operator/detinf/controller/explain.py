@@ -10,6 +10,7 @@ from detinf.api.types import Spec
 from detinf.controller.builders import plan_for
 from detinf.controller.builders import pod as pods
 from detinf.controller.builders.parts import Resource
+from detinf.controller.builders.verbatim import passed_on
 from detinf.controller.settings import OperatorSettings
 from detinf.documents import Plan
 from detinf.engines.plan import revision_of
@@ -179,7 +180,7 @@ def _pod_variables(spec: Spec, engine: dict[str, Any], profile: Profile) -> Iter
         hubs = {hub.cache_variable: "where the hub's library keeps the model", hub.token_variable: "the hub's token"}
     for variable in engine["env"]:
         name = variable["name"]
-        value = variable.get("value")
+        value = passed_on(variable["value"]) if "value" in variable else None
         for kind, key in (("fieldRef", "fieldPath"), ("secretKeyRef", "name")):
             value = variable.get("valueFrom", {}).get(kind, {}).get(key, value)
         source = f"profile {profile.name}" if name in own else "spec.model.source" if name in hubs else LAYOUT
@@ -201,7 +202,7 @@ def _serving(engine: dict[str, Any], plan: Plan) -> Iterator[Row]:
     command = engine["command"]
     rest = command[command.index("serve") + 2 + len(plan.arguments) :]
     for flag, value in zip(rest[::2], rest[1::2], strict=True):
-        yield Row(f"{flag} {value}", SERVING[flag], LAYOUT)
+        yield Row(f"{flag} {passed_on(value)}", SERVING[flag], LAYOUT)
 
 
 def _attested(plan: Plan, profile: Profile) -> Iterator[Row]:

@@ -101,8 +101,8 @@ class _Arguments:
                 remedy = self.refusal(spelled, following, seen)
             if remedy:
                 found.append(Problem(f"spec.engine.extraArgs[{position}]", _shown(word), remedy))
-            elif broken := next((text for text in self.words[position:end] if "$(" in text or "\0" in text), None):
-                words = "the kubelet would replace $(...) in it; write the value itself"
+            elif broken := next((text for text in self.words[position:end] if "\0" in text), None):
+                words = "no process can have an argument with a null character; remove it"
                 found.append(Problem(f"spec.engine.extraArgs[{position}]", _shown(broken), words))
             position = end
         return found

@@ -29,10 +29,25 @@ def refuse(message: str, log: Path) -> int:
     return layout.REFUSED_EXIT_CODE
 
 
+def unforeseen(error: Exception) -> str:
+    """Return in one line what nobody has foreseen: the step that it happened in, and what it was."""
+    import traceback
+
+    frames = [frame for frame in traceback.extract_tb(error.__traceback__) if "detinf" in frame.filename]
+    steps = [f"{Path(frame.filename).stem}.{frame.name}" for frame in frames[1:]] or ["cli.main"]
+    where = f"{steps[-1]}, line {frames[-1].lineno}, of {steps[0]}" if frames else steps[0]
+    words = " ".join(f"{type(error).__name__}: {error}".split())[:500]
+    return f"guard: {where}: {words}; this is a fault of the guard's own: report this line, and use another release"
+
+
 def main(arguments: list[str]) -> int:
     """Run the guard; return the engine's exit code, or ``layout.REFUSED_EXIT_CODE``."""
     if len(arguments) == 2 and arguments[0] == "install":
-        install(Path(arguments[1]))
+        try:
+            install(Path(arguments[1]))
+        except OSError as error:
+            words = f"install: {error.filename or arguments[1]}: {error.strerror}; mount a writable emptyDir there"
+            return refuse(words, Path(layout.TERMINATION_LOG))
         return 0
     if len(arguments) == 2 and arguments[0] == "users":
         try:
@@ -64,3 +79,5 @@ def main(arguments: list[str]) -> int:
         return launch(command, places)
     except RefusedError as error:
         return refuse(str(error), Path(paths["--termination-log"]))
+    except Exception as error:  # noqa: BLE001 - a traceback is no line that a person reads in the resource's status
+        return refuse(unforeseen(error), Path(paths["--termination-log"]))

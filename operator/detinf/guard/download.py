@@ -36,7 +36,7 @@ def missing(folder: Path) -> list[str]:
     try:
         files = json.loads(list_path(folder).read_bytes())["files"]
         return [name for name, size in sorted(files.items()) if not _is_there(folder / name, size)]
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
         return ["all files"]
 
 
@@ -110,7 +110,7 @@ def _run(command: list[str], environment: dict[str, str], guard_dir: Path) -> di
     try:
         report = json.loads(output)
         return report if "files" in report else {"problem": str(report["problem"]), "remedy": str(report["remedy"])}
-    except (ValueError, KeyError, TypeError):
+    except (ValueError, KeyError, TypeError, RecursionError):
         # Killed by the kernel, as a rule: its memory counts as the engine's.
         return {
             "problem": f"the download ended with exit code {process.returncode}",

@@ -47,7 +47,10 @@ def digests(files: Mapping[str, str], environment: Mapping[str, str], root: Path
     found = {}
     for name, pattern in sorted(files.items()):
         relative = _expanded(pattern, environment).lstrip("/")
-        matching = sorted(root.glob(relative))
+        try:
+            matching = sorted(root.glob(relative))
+        except (OSError, ValueError, NotImplementedError) as error:
+            raise RefusedError(f"files: {name}: /{relative}: {error}; correct files of the profile") from error
         if len(matching) != 1:
             count = "no file" if not matching else f"{len(matching)} files"
             raise RefusedError(f"files: {name}: {count} at /{relative}; use an image in which {name} is installed once")

@@ -135,7 +135,7 @@ def editable_source(folder: Path) -> Path | None:
         origin = json.loads((folder / "direct_url.json").read_bytes())
         url = urlsplit(origin["url"])
         editable = origin["dir_info"]["editable"] is True and url.scheme == "file"
-    except (OSError, ValueError, KeyError, TypeError):
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
         return None
     return Path(os.path.realpath(unquote(url.path))) if editable else None
 

@@ -222,7 +222,7 @@ def _attestation_problem(attestation: Any) -> str | None:
 def _expectation_problem(attestation: dict[str, Any]) -> str | None:
     wrong = [text for text in (attestation.get("configuration") or {}).values() if not _is_json(text)]
     if wrong:
-        return f"attestation.configuration: {wrong[0]!r} is no JSON text"
+        return f"attestation.configuration: {wrong[0]!r:.120} is no JSON text"
     symbols = attestation.get("symbols") or []
     if not isinstance(symbols, list):
         return f"attestation.symbols is {symbols!r}, expected a list"
@@ -236,7 +236,7 @@ def _expectation_problem(attestation: dict[str, Any]) -> str | None:
 def _is_json(text: str) -> bool:
     try:
         json.loads(text)
-    except ValueError:
+    except (ValueError, RecursionError):
         return False
     return True
 

@@ -11,6 +11,7 @@ from detinf.cluster.port import Manifest
 from detinf.controller.builders.parts import Resource, name_of
 from detinf.controller.builders.probe_settings import served_name
 from detinf.controller.builders.quantity import canonical_quantity
+from detinf.controller.builders.verbatim import verbatim
 from detinf.controller.settings import OperatorSettings
 from detinf.documents import Plan
 from detinf.engines.plan import mount_path, revision_of
@@ -84,7 +85,7 @@ def _field(name: str, path: str) -> dict[str, Any]:
 def _pod_variable(variable: PodVariable) -> dict[str, Any]:
     if variable.field is not None:
         return _field(variable.name, variable.field)
-    return {"name": variable.name, "value": variable.value}
+    return {"name": variable.name, "value": verbatim(variable.value or "")}
 
 
 def _identity() -> list[dict[str, Any]]:
@@ -163,7 +164,8 @@ def engine_command(resource: Resource, spec: Spec, plan: Plan, profile: Profile)
     if profile.middleware:
         serving += ["--middleware", profile.middleware]
     guard = ["python3", layout.GUARD_DIR, "--plan", layout.PLAN_PATH, "--"]
-    return [*guard, "vllm", "serve", plan.model.path, *plan.arguments, *serving]
+    words = [*guard, "vllm", "serve", plan.model.path, *plan.arguments, *serving]
+    return [verbatim(word) for word in words]
 
 
 def engine(resource: Resource, spec: Spec, plan: Plan, profile: Profile, settings: OperatorSettings) -> Manifest:

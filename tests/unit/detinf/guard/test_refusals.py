@@ -365,3 +365,76 @@ def test_engine_with_another_environment_than_the_plans_is_ended_and_not_atteste
     assert "HCCL_ALGO is 'ring', the plan says unset" in done.stderr
     assert not place.attestation.exists()
     assert not (place.folder / "engine.json").exists()
+
+
+BROKEN: dict[str, tuple[str, str, str]] = {
+    # A step, and an error that nobody foresaw in it.
+    "before the plan is read": ("launch", "    plan = read_plan(places.plan)\n", "ZeroDivisionError"),
+    "while the model is read": ("launch", "    vocabulary, model_config = read_vocabulary(folder)\n", "UnicodeError"),
+    "once the engine runs": ("launch", "        model_files.check_same(", "RecursionError"),
+}
+
+
+@pytest.mark.parametrize("case", BROKEN)
+def test_error_that_nobody_foresaw_is_one_line_with_its_step_and_no_traceback(place: Any, case: str) -> None:
+    module, before, error = BROKEN[case]
+    indent = before[: len(before) - len(before.lstrip())]
+    place.break_check(module, before, f'{indent}raise {error}("first\\nsecond")\n{before}')
+    done = place.run()
+    assert done.returncode == REFUSED_EXIT_CODE, done
+    words = (
+        rf"guard: launch\.\w+, line [0-9]+, of launch\.launch: {error}: first second; this is a fault of the guard's"
+    )
+    assert re.fullmatch(rf"detinf guard: refused: {words} own: report this line, [^\n]+\n", done.stderr), done.stderr
+    assert (place.folder / "log").read_text() == done.stderr
+    assert not place.attestation.exists()
+
+
+def test_guard_that_cannot_be_installed_says_where(tmp_path: Path, place: Any) -> None:
+    (tmp_path / "file").write_text("")
+    place.arguments = lambda: [
+        place.python,
+        "-I",
+        "-S",
+        str(place.folder / "guard"),
+        "install",
+        str(tmp_path / "file/x"),
+    ]
+    done = place.run()
+    assert done.returncode == REFUSED_EXIT_CODE, done
+    assert re.fullmatch(r"detinf guard: refused: install: .*/file/x.*: Not a directory; mount [^\n]+\n", done.stderr)
+
+
+NUMBERS: dict[str, tuple[Callable[[Any], Any], str]] = {
+    "huge vocabulary": (file(CONFIG, f'{{"vocab_size": {2**60}}}'), f"vocab_size is {2**60}, expected .* up to"),
+    "vocabulary beyond everything": (file(CONFIG, f'{{"vocab_size": {"9" * 4000}}}'), "vocab_size is 9{60}, expected"),
+    "vocabulary of 5000 digits": (file(CONFIG, f'{{"vocab_size": {"9" * 5000}}}'), "config.json is no JSON"),
+    "endless vocabulary": (file(CONFIG, '{"vocab_size": Infinity}'), "vocab_size is inf, expected"),
+    "plan with a huge integer": (
+        planned(lambda plan: plan["topology"].update(hbmGiB=2**60)),
+        r"hbmGiB: [0-9]+ is beyond",
+    ),
+    "plan with a bottomless setting": (
+        planned(lambda plan: plan["attestation"].update(configuration={"a": DEEP})),
+        "is no JSON text",
+    ),
+    "plan with a pattern that is none": (
+        planned(lambda plan: plan["attestation"].update(files={"x": "/"})),
+        "files: x: ",
+    ),
+}
+
+
+@pytest.mark.parametrize("case", NUMBERS)
+def test_what_no_reader_can_hold_is_refused_with_file_and_value(place: Any, case: str) -> None:
+    breaks, words = NUMBERS[case]
+    breaks(place)
+    refuses(place, words)
+
+
+def test_huge_integers_that_decide_nothing_stand_in_nobodys_way(place: Any) -> None:
+    config = {"vocab_size": 100, "eos_token_id": [2**70, 2], "num_attention_heads": 2**70, "hidden_size": 2**70}
+    (place.folder / CONFIG).write_text(json.dumps(config))
+    (place.folder / TOKENIZER).write_text(json.dumps({"added_tokens_decoder": {str(2**70): {"special": True}}}))
+    seen = place.lifetime()
+    assert seen.vocabulary.special_ids == [2]
