@@ -12,6 +12,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from detinf.api import amounts
 from detinf.api.reading import Problem, broken_rules, read_name, read_spec
 from detinf.api.types import Spec
 from detinf.guard import hubs
@@ -39,7 +40,7 @@ class Rules:
 
 def check(spec: Spec, rules: Rules) -> list[Problem]:
     """Return everything that keeps a readable spec from being carried out."""
-    return [*_engine(spec, rules), *_source(spec, rules)]
+    return [*_engine(spec, rules), *_source(spec, rules), *amounts.problems(spec.engine.resources)]
 
 
 def validate(resource: Mapping[str, Any], rules: Rules) -> tuple[Spec | None, list[Problem]]:

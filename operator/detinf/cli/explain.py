@@ -14,6 +14,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from detinf.api.unknown import unknown_fields
 from detinf.api.validation import validate
 from detinf.controller.explain import Row, Section, explain, gap_row, request_rows
 from detinf.controller.settings import OperatorSettings, SettingsError, parse
@@ -40,6 +41,22 @@ def print_sections(console: Console, sections: Sequence[Section]) -> None:
     console.print(f"\n{SOURCES}", soft_wrap=True, highlight=False)
 
 
+class _Strict(yaml.SafeLoader):
+    """A safe loader that takes no key twice: the second would win in silence, and an API server refuses it."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        """Return a mapping.
+
+        Raises:
+            yaml.constructor.ConstructorError: where a key is there twice.
+        """
+        keys = [key.value for key, _ in node.value if isinstance(key, yaml.ScalarNode) and key.value != "<<"]
+        for key in keys:
+            if keys.count(key) > 1:
+                raise yaml.constructor.ConstructorError(None, None, f"{key!r} is there twice", node.start_mark)
+        return super().construct_mapping(node, deep)
+
+
 def read_resource(path: Path) -> dict[str, Any]:
     """Return the resource of a file.
 
@@ -47,7 +64,7 @@ def read_resource(path: Path) -> dict[str, Any]:
         typer.BadParameter: where there is none in it.
     """
     try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+        content = yaml.load(path.read_text(encoding="utf-8"), _Strict)  # noqa: S506 - a safe loader
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
         raise typer.BadParameter(f"{path}: {error}; give a file with one DeterministicInference") from error
     if not isinstance(content, dict) or not isinstance(content.get("metadata"), dict):
@@ -97,12 +114,15 @@ def explain_command(
     settings = read_settings(config, default, resource)
     if image is not None:
         settings = replace(settings, profile_images=dict.fromkeys(settings.profiles, image))
+    strangers = unknown_fields(resource)
     spec, problems = validate(resource, settings.rules())
+    # What is misspelled is told alone: that it is missing follows from it.
+    problems = strangers or problems
     console = Console(stderr=as_json)
     if spec is None or problems:
         for problem in problems:
             console.print(f"[bold red]refused[/] {escape(str(problem))}", soft_wrap=True, highlight=False)
-        if config is None:
+        if config is None and not strangers:
             words = "What the chart sets is not known here: --profile and --image stand for it, or --config."
             console.print(words, soft_wrap=True)
         raise typer.Exit(1)

@@ -142,6 +142,8 @@ def _placement(
             asked = name in getattr(spec.engine.resources, kind)
             why = "whole NPUs of one node, as many as ranks" if devices else "what the container gets"
             source = "spec.parallelism.tensor" if devices else "spec.engine.resources" if asked else "the profile"
+            if not devices and not asked and name in {**spec.engine.resources.requests, **spec.engine.resources.limits}:
+                source = "spec.engine.resources, whose other half it follows"
             yield Row(f"{kind} {name}={amount}", why, source)
     for toleration in pod.get("tolerations", []):
         words = ", ".join(f"{key} {value}" for key, value in toleration.items())

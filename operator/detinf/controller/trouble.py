@@ -67,7 +67,8 @@ def pod_trouble(pod: Pod, events: Sequence[Manifest] = ()) -> Trouble | None:
             return found
     scheduled = pods.condition(pod, "PodScheduled")
     if scheduled.get("status") == "False":
-        return _unscheduled(str(scheduled.get("reason", "")), str(scheduled.get("message", "")))
+        labels = pod.get("spec", {}).get("nodeSelector") or {}
+        return _unscheduled(str(scheduled.get("reason", "")), str(scheduled.get("message", "")), labels)
     return _mount(events) if waits_for_containers(pod) else None
 
 
@@ -195,11 +196,14 @@ def _ended(name: str, ended: Mapping[str, Any], restarts: int, pod_name: str) ->
     return None
 
 
-def _unscheduled(reason: str, message: str) -> Trouble:
+def _unscheduled(reason: str, message: str, labels: Mapping[str, str]) -> Trouble:
     words = message.partition(" preemption: ")[0].replace(" no new claims to deallocate,", "").strip().rstrip(",.")
     if "persistentvolumeclaim" in words.lower():
         return Trouble(Reason.CLAIM_MISSING, _with(words, _first(words, CLAIMS)))
     remedies = [remedy for part, remedy in NO_NODE if part in words]
+    if "node affinity/selector" in words and labels:
+        asked = ", ".join(f"{key}={value}" for key, value in sorted(labels.items()))
+        remedies.append(f"it asks for {asked}; kubectl get nodes --show-labels tells what there is")
     # Room comes when something ends; a label comes when somebody sets it.
     fits_nowhere = "node affinity/selector" in words and "Insufficient " not in words
     found = Reason.NO_NODE_MATCHES if fits_nowhere else Reason.UNSCHEDULABLE

@@ -27,6 +27,7 @@ FIELDS = {
 }
 """The field that a derived argument follows from, by its placeholder."""
 
+CHIP = "spec.topology.chip"
 SHOWN = 120
 """Characters of a value that a message repeats."""
 
@@ -60,6 +61,7 @@ def problems(spec: Spec, profile: Profile) -> list[Problem]:
     """Return everything that this engine is refused with."""
     return [
         *(_refused_values(spec, profile)),
+        *(_misspelled_chip(spec, profile)),
         *_Arguments(spec.engine.extra_args, profile).problems(),
         *refused_variables(spec.engine.env, profile),
     ]
@@ -72,6 +74,28 @@ def _refused_values(spec: Spec, profile: Profile) -> Iterator[Problem]:
             value = value.get(part) if isinstance(value, dict) else None
         if value is not None and str(value) in item.values:
             yield Problem(item.field, repr(value), f"{item.reason}; {item.remedy}")
+
+
+def _misspelled_chip(spec: Spec, profile: Profile) -> Iterator[Problem]:
+    """Yield a chip's name that is a known one in another spelling: no node has it, and no refusal of it would hold.
+
+    A name that is like none of those that are known is let pass: a node may have it, and the scheduler tells.
+    """
+    chip = spec.topology.chip
+    known = {name for item in profile.validated for name in item.chips}
+    known |= {name for item in profile.refused if item.field == CHIP for name in item.values}
+    if chip is None or chip in known:
+        return
+    letters = _letters(chip)
+    same = sorted(name for name in known if _letters(name) == letters)
+    if not same:
+        same = sorted(name for name in known if sorted(_letters(name)) == sorted(letters))
+    if same:
+        yield Problem(CHIP, repr(chip), f"no chip is called so, and no node's label says it; did you mean {same[0]}?")
+
+
+def _letters(chip: str) -> str:
+    return "".join(letter for letter in chip.lower() if letter.isalnum()).removeprefix("ascend")
 
 
 class _Arguments:

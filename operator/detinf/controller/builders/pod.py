@@ -5,12 +5,13 @@ from __future__ import annotations
 from typing import Any
 
 from detinf.api import names
+from detinf.api.amounts import completed
 from detinf.api.placement import Toleration
 from detinf.api.types import ModelSource, Spec
 from detinf.cluster.port import Manifest
 from detinf.controller.builders.parts import Resource, name_of
 from detinf.controller.builders.probe_settings import served_name
-from detinf.controller.builders.quantity import canonical_quantity
+from detinf.controller.builders.quantity import canonical_quantity, parse
 from detinf.controller.builders.verbatim import verbatim
 from detinf.controller.settings import OperatorSettings
 from detinf.documents import Plan
@@ -232,12 +233,18 @@ def hub_variables(source: ModelSource) -> list[dict[str, Any]]:
 
 
 def engine_resources(spec: Spec, profile: Profile) -> Manifest:
-    """Return requests and limits: the resource's own, else the profile's requests, and the NPUs."""
+    """Return requests and limits: the resource's own, else the profile's requests, and the NPUs.
+
+    A limit that is below the profile's request is the request: so Kubernetes has it where somebody gives a limit alone,
+    and it takes no request above its limit.
+    """
     asked = spec.engine.resources
-    requests = {key: canonical_quantity(value) for key, value in asked.requests.items()} or dict(
-        profile.default_requests
-    )
+    requests = {key: canonical_quantity(value) for key, value in asked.requests.items()}
     limits = {key: canonical_quantity(value) for key, value in asked.limits.items()}
+    if not requests:
+        defaults = {key: canonical_quantity(value) for key, value in profile.default_requests.items()}
+        requests = {key: min(value, limits.get(key, value), key=parse) for key, value in defaults.items()}
+    requests, limits = completed(requests, limits)
     if profile.uses_devices:
         devices = {spec.scheduling.resource_name: str(spec.parallelism.tensor)}
         requests, limits = requests | devices, limits | devices

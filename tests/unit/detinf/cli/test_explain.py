@@ -8,6 +8,7 @@ import pytest
 import yaml
 from typer.testing import CliRunner
 
+from detinf.api.unknown import unknown_fields
 from detinf.api.validation import validate
 from detinf.cli.main import app
 from detinf.controller.builders import plan_for
@@ -54,6 +55,54 @@ def test_everything_of_the_pod_is_explained(path: Path) -> None:
     assert [what.partition(" ")[0] for what in said["Volumes"]] == [item["name"] for item in pod["volumes"]]
     labels = [what.removeprefix("node label ") for what in said.get("Placement", []) if what.startswith("node label")]
     assert labels == [f"{key}={value}" for key, value in pod.get("nodeSelector", {}).items()]
+
+
+MISSPELLED = [
+    # The text in examples/minimal.yaml, what it becomes, the words.
+    ("spec:", "spec:\n  enigne: {}", "spec.enigne is no field: did you mean engine?"),
+    ("spec:", "spec:\n  model.x: 1", "spec.model.x is no field: did you mean model?"),
+    ("spec:", "spec:\n  Replicas: 2", "spec.Replicas is no field: did you mean replicas?"),
+    ("spec:", "spec:\n  zzz: 1", "spec.zzz is no field: there is engine, model, parallelism"),
+    (
+        "spec:",
+        "spec:\n  engine: {env: [{name: A, vlaue: b}]}",
+        "spec.engine.env[0].vlaue is no field: did you mean value?",
+    ),
+    (
+        "spec:",
+        "spec:\n  engine: {resources: {request: {}}}",
+        "spec.engine.resources.request is no field: did you mean req",
+    ),
+    ("spec:", "sepc: {}\nspec:", "sepc is no field: did you mean spec?"),
+    ("metadata:", "metadata:\n  nmae: x", "metadata.nmae is no field: did you mean name?"),
+    ("kind: DeterministicInference", "kind: Deployment", "kind is 'Deployment': it must be DeterministicInference"),
+    ("/v1alpha1", "/v1", "apiVersion is 'detinf.io/v1': it must be detinf.io/v1alpha1"),
+]
+
+
+@pytest.mark.parametrize(("text", "other", "words"), MISSPELLED, ids=[words for _, _, words in MISSPELLED])
+def test_field_that_there_is_not_is_named_with_the_nearest(tmp_path: Path, text: str, other: str, words: str) -> None:
+    file = tmp_path / "a.yaml"
+    whole = (ROOT / "examples/minimal.yaml").read_text(encoding="utf-8")
+    assert text in whole
+    file.write_text(whole.replace(text, other, 1))
+    done = run(app, ["explain", "-f", str(file), "--profile", "simulated"])
+    assert done.exit_code == 1
+    assert f"refused {words}" in done.output
+
+
+def test_key_that_is_there_twice_is_refused(tmp_path: Path) -> None:
+    file = tmp_path / "a.yaml"
+    whole = (ROOT / "examples/minimal.yaml").read_text(encoding="utf-8")
+    file.write_text(whole + "  replicas: 1\n  replicas: 2\n")
+    done = run(app, ["explain", "-f", str(file)])
+    assert done.exit_code == 2
+    assert "'replicas' is there twice" in " ".join(done.output.replace("│", " ").split())
+
+
+@each_resource
+def test_known_fields_are_known_and_maps_take_any_key(path: Path) -> None:
+    assert unknown_fields(yaml.safe_load(path.read_text(encoding="utf-8"))) == []
 
 
 @each_resource

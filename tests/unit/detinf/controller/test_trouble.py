@@ -60,6 +60,12 @@ TROUBLES = [
         ("Pending", Reason.NO_NODE_MATCHES),
         ("spec.topology", "spec.scheduling.tolerations"),
     ),
+    (
+        unscheduled("0/1 nodes are available: 1 node(s) didn't match Pod's node affinity/selector.")
+        | {"spec": {"nodeSelector": {"node.kubernetes.io/npu.chip.name": "910B9", "a": "b"}}},
+        ("Pending", Reason.NO_NODE_MATCHES),
+        ("it asks for a=b, node.kubernetes.io/npu.chip.name=910B9; kubectl get nodes --show-labels",),
+    ),
     (unscheduled("no nodes available to schedule pods"), ("Pending", Reason.UNSCHEDULABLE), ("; add a node",)),
     (
         unscheduled('0/1 nodes are available: persistentvolumeclaim "models" not found. not found'),

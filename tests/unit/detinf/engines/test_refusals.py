@@ -148,3 +148,25 @@ def test_nothing_but_allowed_flags_by_their_own_names_is_ever_taken(words: list[
     names = [word.partition("=")[0] for word in words if word and spelling(word)]
     assert set(names) <= {item.flag for item in ASCEND.allowed_flags}
     assert len(names) == len(set(names))
+
+
+@pytest.mark.parametrize(
+    ("chip", "meant"),
+    [
+        ("910b3", "910B3"),
+        ("Ascend910B3", "910B3"),
+        ("910-B3", "910B3"),
+        ("901B3", "910B3"),
+        ("910B4.1", "910B4-1"),
+        ("310p3", "310P3"),
+    ],
+)
+def test_chip_in_another_spelling_is_refused_with_the_one_that_labels_have(chip: str, meant: str) -> None:
+    (problem,) = problems(spec_of(topology={"chip": chip}), ASCEND)
+    assert str(problem).startswith(f"spec.topology.chip is '{chip}': no chip is called so")
+    assert str(problem).endswith(f"did you mean {meant}?")
+
+
+@pytest.mark.parametrize("chip", ["910B3", "910B4-1", "910C1", "950PR", None])
+def test_chip_that_is_known_or_like_none_is_left_to_the_nodes(chip: str | None) -> None:
+    assert problems(spec_of(topology={"chip": chip} if chip else {}), ASCEND) == []
