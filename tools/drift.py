@@ -15,6 +15,7 @@ def generated() -> dict[Path, str]:
     import cann_families
 
     import chart
+    import differences
     from detinf.api import crd
     from detinf.documents import generate
 
@@ -22,6 +23,7 @@ def generated() -> dict[Path, str]:
     files = {Path("crds") / name: crd.render(), Path("charts/deterministic-inference/files/crd.yaml"): crd.render()}
     files |= {Path("docs/reference/schemas") / file: text for file, text in generate.render().items()}
     files[Path("docs/reference/images.md")] = cann_families.as_markdown()
+    files[Path("docs/reference/what-can-differ.md")] = differences.render()
     return files | chart.generated()
 
 
