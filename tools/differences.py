@@ -78,6 +78,11 @@ ROWS = (
     Row("sick", "an NPU that is not well", START, REFUSED, "is Alarm"),
     Row("processor", "the instruction sets of the processor, without NPUs", START, FINGERPRINT, "hardware"),
     Row("model-config", "the model's config.json", START, FINGERPRINT, "modelConfig"),
+    Row("tokenizer", "the tokenizer, or any other small file of the model", START, FINGERPRINT, "modelFiles"),
+    Row("chat-template", "the model's chat template", START, FINGERPRINT, "modelFiles"),
+    Row("generation-config", "the model's generation configuration", START, FINGERPRINT, "modelFiles"),
+    Row("weights-size", "the weights, by name and size", START, FINGERPRINT, "modelFiles"),
+    Row("named-file", "a file that an argument names (`--chat-template`)", START, FINGERPRINT, "argumentFiles"),
     Row("weights", "the weights, with `spec.model.manifestDigest`", START, REFUSED, "the plan says sha256:"),
     Row("clock", "the clock, in a chat template", START, REFUSED, "reads the clock"),
     Row("launcher", "a variable that is set between guard and engine", INSIDE, REFUSED, "api-server: environment: "),
@@ -96,7 +101,9 @@ ROWS = (
     Row("changing-device", "the hardware while the engine starts", RUNNING, FINGERPRINT, "hardware"),
 )
 
+SETS = "tests/unit/detinf/guard/test_attested_sets.py"
 FLOWS = "tests/unit/detinf/controller/test_flows.py"
+IMAGES = "tests/unit/detinf/controller/test_images.py"
 LIFETIME = "tests/simulation/test_probe_lifetime.py"
 BEYOND = (
     Beyond(
@@ -112,13 +119,16 @@ BEYOND = (
         (f"{FLOWS}::test_replica_with_other_hardware_than_the_first_baselines_never_serves",),
     ),
     Beyond(
+        "the image behind a tag, whatever the fingerprint says",
+        "controller",
+        "the later replica does not serve, and both images are named",
+        (f"{IMAGES}::test_replica_of_another_image_with_the_same_fingerprint_does_not_serve",),
+    ),
+    Beyond(
         "ranks of one engine that found different symbols or configurations",
         "probe",
         "not attested",
-        (
-            "tests/unit/detinf/guard/test_attested_sets.py::"
-            "test_set_that_is_not_complete_and_right_is_not_attested_unless_the_one_check_is_broken",
-        ),
+        (f"{SETS}::test_set_that_is_not_complete_and_right_is_not_attested_unless_the_one_check_is_broken",),
     ),
     Beyond(
         "an engine that was started around the guard, or whose plug-in raised",
@@ -136,7 +146,17 @@ BEYOND = (
         ),
     ),
     Beyond(
-        "what nobody reads: a chip that computes wrongly, a file of the image that was edited in place, the kernel",
+        "a request that is known to change its neighbours' answers, or that nobody has looked at",
+        "guard's middleware",
+        "refused by route or field, with the reason",
+        (
+            "tests/unit/detinf/guard/test_requests.py::test_routes_are_served_or_refused",
+            "tests/unit/detinf/guard/test_requests.py::test_fields_are_refused_by_name_value_reason_and_remedy",
+        ),
+    ),
+    Beyond(
+        "what nobody reads: a chip that computes wrongly, a file of the image that was edited in place, weights of the "
+        "same size without a manifest, the kernel",
         "probe",
         "the answers differ from the baseline: evidence",
         (f"{LIFETIME}::test_fault_while_serving_becomes_evidence",),
@@ -163,9 +183,9 @@ def render() -> str:
         "# What can differ between two engines, and who notices",
         "",
         "Every input that can change a bit, and the layer that holds it. Generated from `tools/differences.py` and the",
-        "profiles (`make generate`). `tests/unit/detinf/guard/test_what_can_differ.py` changes each row of the first table",
-        "by itself in a running stand-in, and sees what stands there; a row without a change fails. Two engines of one",
-        "fingerprint agree in all of it.",
+        "profiles (`make generate`). `tests/unit/detinf/guard/test_what_can_differ.py` changes each row of the first",
+        "table by itself in a running stand-in, and sees what stands there; a row without a change fails. Two engines",
+        "of one fingerprint agree in all of it.",
         "",
         "| What differs | Who notices | How |",
         "|---|---|---|",
@@ -188,9 +208,9 @@ def render() -> str:
         "",
         "## What may differ",
         "",
-        "Variables outside the fingerprint (`environment.unrecorded` of the plan), with profile `vllm-ascend-0.23`. Every",
-        "other variable of an engine is the plan's, or is recorded. A site adds its own with `unrecordedVariables` of a",
-        "profile in `engine.profiles`, which makes another plan.",
+        "Variables outside the fingerprint (`environment.unrecorded` of the plan), with profile `vllm-ascend-0.23`.",
+        "Every other variable of an engine is the plan's, or is recorded. A site adds its own with",
+        "`unrecordedVariables` of a profile in `engine.profiles`, which makes another plan.",
         "",
         "| Variables | Why |",
         "|---|---|",

@@ -40,6 +40,11 @@ def variable(name: str, value: str) -> Change:
     return change
 
 
+def search_path(place: Any) -> Iterator[None]:
+    yield
+    place.environment["PATH"] += ":/somewhere"
+
+
 def pod_value(place: Any) -> Iterator[None]:
     place.write_plan(lambda plan: plan["environment"]["unrecorded"].append("HOME=/tmp"))
     place.environment["HOME"] = "/tmp"
@@ -195,10 +200,8 @@ def changing_device(place: Any) -> Iterator[None]:
     yield
     source = (place.folder / "bin/npu-smi").read_text()
     (place.folder / "ran").unlink()
-    later = (
-        f'if pathlib.Path("{place.folder}/ran").exists():\n    FACTS["firmware"] = "7.9"\n\n\ndef main(arguments):\n'
-    )
-    place.write_npu_smi(source.replace("def main(arguments):\n", later))
+    once = f'if pathlib.Path("{place.folder}/ran").exists():\n    FACTS["firmware"] = "7.9"\n\n\n'
+    place.write_npu_smi(source.replace("def main(arguments):\n", once + "def main(arguments):\n"))
     # The engine leaves its trace as it starts; the guard reads the devices again when it is there.
     place.break_check(
         "launch",
@@ -213,6 +216,25 @@ def model_config(place: Any) -> Iterator[None]:
     (place.folder / CONFIG).write_text((place.folder / CONFIG).read_text() + "\n")
 
 
+def model_file(name: str, before: str, after: str) -> Change:
+    def change(place: Any) -> Iterator[None]:
+        file = place.folder / "root/models/m" / name
+        file.write_text(before)
+        yield
+        file.write_text(after)
+
+    return change
+
+
+def named_file(place: Any) -> Iterator[None]:
+    template = place.folder / "root/template.jinja"
+    template.write_text("{{ messages }}")
+    place.write_plan(lambda plan: plan["arguments"].extend(["--chat-template", "/template.jinja"]))
+    place.command[7:7] = ["--chat-template", "/template.jinja"]
+    yield
+    template.write_text("{{ messages[0] }}")
+
+
 def weights(place: Any) -> Iterator[None]:
     file = place.folder / "root/models/m/model.safetensors"
     file.write_bytes(b"weights")
@@ -223,6 +245,9 @@ def weights(place: Any) -> Iterator[None]:
 
 
 def clock(place: Any) -> Iterator[None]:
+    arguments = place.arguments
+    # The engine's interpreter has jinja2, by which the guard looks through a template that it does not know.
+    place.arguments = lambda: [word for word in arguments() if word not in {"-I", "-S"}]
     yield
     (place.folder / "root/models/m/chat_template.jinja").write_text(CLOCKED)
 
@@ -230,7 +255,7 @@ def clock(place: Any) -> Iterator[None]:
 CHANGES: dict[str, Change] = {
     "variable": variable("LCCL_PARALLEL", "1"),
     "preload": variable("LD_PRELOAD", ""),
-    "search-path": variable("PATH_TO_SEARCH", "/usr/bin"),
+    "search-path": search_path,
     "secret": variable("SOME_TOKEN", "secret"),
     "pod-value": pod_value,
     "planned-variable": variable("VLLM_BATCH_INVARIANT", "0"),
@@ -260,18 +285,15 @@ CHANGES: dict[str, Change] = {
     "sick": sick,
     "processor": processor,
     "model-config": model_config,
+    "tokenizer": model_file("tokenizer_config.json", "{}", '{"a": 1}'),
+    "chat-template": model_file("chat_template.jinja", "{{ messages }}", "{{ messages[0] }}"),
+    "generation-config": model_file("generation_config.json", "{}", '{"top_k": 1}'),
+    "weights-size": model_file("model.safetensors", "weights", "other weights"),
+    "named-file": named_file,
     "weights": weights,
     "clock": clock,
     "changing-device": changing_device,
 }
-
-
-def search_path(place: Any) -> Iterator[None]:
-    yield
-    place.environment["PATH"] += ":/somewhere"
-
-
-CHANGES["search-path"] = search_path
 
 
 def launcher(line: str) -> Callable[[Stage], None]:
@@ -326,10 +348,7 @@ def test_what_differs_is_noticed_by_the_guard(place: Any, row: Row) -> None:
         pass
     how, words = noticed(place, before)
     assert how == row.noticed, words
-    if how == FINGERPRINT:
-        assert words == row.words
-    else:
-        assert row.words in words
+    assert row.words in words
 
 
 @pytest.mark.parametrize("row", [row for row in ROWS if row.layer == INSIDE], ids=lambda row: row.key)
@@ -357,7 +376,7 @@ def test_every_part_of_the_identity_has_a_row(stage: Stage) -> None:
     run(stage, note)
     rows = {row.words for row in ROWS if row.noticed == FINGERPRINT}
     assert parts - {"schema"} <= rows
-    assert rows <= parts | {"packages", "builds"}
+    assert rows <= parts | {"packages", "builds", "argumentFiles"}
 
 
 @pytest.mark.parametrize("test", sorted({test for item in BEYOND for test in item.tests}))
