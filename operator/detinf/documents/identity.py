@@ -15,13 +15,23 @@ LONGEST = 200
 """Characters of a value that is told as it is; a longer one by its digest."""
 
 
-def told(tier_n: Mapping[str, Any]) -> dict[str, str]:
+MODEL_FILES = "modelFiles"
+MOST_FILES = 64
+"""So many files of a model are told each, so that the one that differs has a name; more are told by their digest."""
+SHORT = len("sha256:") + 16
+
+
+def told(tier_n: Mapping[str, Any], model_files: Mapping[str, str] | None = None) -> dict[str, str]:
     """Return the identity as a report carries it: text by ``part``, or by ``part.key`` where the part has keys.
 
     Args:
         tier_n: an attestation's ``identity``.
+        model_files: its ``modelFiles``; believed where the identity has their digest.
     """
     found: dict[str, str] = {}
+    if model_files and len(model_files) <= MOST_FILES and digest(dict(model_files)) == tier_n.get(MODEL_FILES):
+        found = {f"{MODEL_FILES}.{name}": value[:SHORT] for name, value in sorted(model_files.items())}
+        tier_n = {part: value for part, value in tier_n.items() if part != MODEL_FILES}
     for part, value in sorted(tier_n.items()):
         if part in TOLD_ELSEWHERE:
             continue

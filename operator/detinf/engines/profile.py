@@ -369,8 +369,8 @@ class Profile(Part):
     def unrecorded(self) -> list[str]:
         """What the plan leaves out of the fingerprint, as ``detinf.guard.variables.unrecorded`` reads it.
 
-        What a resource may set cannot change outputs, wherever it comes from. What the pod is given with a value of
-        ours may have that value alone.
+        What a resource may set and is not ``recorded`` cannot change outputs, wherever it comes from. What the pod is
+        given with a value of ours may have that value alone.
         """
         pod = [item.name if item.value is None else f"{item.name}={item.value}" for item in self.pod_variables]
         others = [name for group in self.unrecorded_variables for name in group.names]

@@ -70,7 +70,7 @@ def read_attested(plan_path: Path, shared: Path) -> Attested | list[str]:
         tuple(first.vocabulary.special_ids),
         {key: first.placement.get(key) for key in ("driver", "firmware")}
         | (hardware if isinstance(hardware, dict) else {}),
-        identity.told(first.identity),
+        identity.told(first.identity, first.model_files),
         first.counters,
         first.boards,
         first.overridden,

@@ -6,6 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from detinf.documents.identity import LONGEST, differing, told
+from detinf.guard.canonical import digest
 
 TIER_N = {
     "schema": 2,
@@ -48,3 +49,26 @@ def test_two_identities_are_told_alike_only_where_they_are(
 ) -> None:
     full = [{name: items for name, items in one.items() if items} for one in (first, second)]
     assert (told(first) == told(second)) == (full[0] == full[1])
+
+
+def test_file_of_a_model_that_differs_is_named() -> None:
+    def of(**files: str) -> dict[str, str]:
+        listed = {name.replace("_", "."): value for name, value in files.items()}
+        return told({"schema": 2, "modelFiles": digest(listed)}, listed)
+
+    first = of(tokenizer_json="sha256:" + "a" * 64, model_safetensors="bytes:7")
+    assert first == {
+        "schema": "2",
+        "modelFiles.tokenizer.json": "sha256:" + "a" * 16,
+        "modelFiles.model.safetensors": "bytes:7",
+    }
+    other = of(tokenizer_json="sha256:" + "b" * 64, model_safetensors="bytes:7")
+    (words,) = differing(first, other)
+    assert words.startswith("modelFiles.tokenizer.json: 'sha256:aaaa")
+
+
+def test_files_of_a_model_that_the_identity_does_not_vouch_for_or_too_many_are_told_by_its_digest() -> None:
+    tier_n = {"schema": 2, "modelFiles": digest({"a": "bytes:1"})}
+    assert told(tier_n, {"a": "bytes:2"}) == {"schema": "2", "modelFiles": tier_n["modelFiles"]}
+    many = {str(number): "bytes:1" for number in range(65)}
+    assert told({"modelFiles": digest(many)}, many) == {"modelFiles": digest(many)}

@@ -26,6 +26,7 @@ from detinf.api.types import Spec
 from detinf.documents import Attestation, PlanTopology
 from detinf.engines.catalogue import PROFILES
 from detinf.engines.plan import build_plan, model_path
+from detinf.guard.canonical import digest_bytes
 from detinf.guard.fetch import explain
 from detinf.guard.hubs import HUBS, snapshot_path
 from detinf.guard.layout import REFUSED_EXIT_CODE
@@ -124,6 +125,12 @@ def test_model_is_downloaded_attested_and_served_from_its_folder_without_the_tok
     assert set(hub.served) == WANTED
     for name in WANTED:
         assert (downloading.snapshot / name).read_bytes() == FILES[name]
+    # What was downloaded is what the fingerprint is of: the hub's own notes are not in it.
+    assert seen.model_files == {
+        name: f"bytes:{len(data)}" if name.endswith(".safetensors") else digest_bytes(data)
+        for name, data in FILES.items()
+        if name in WANTED and not name.startswith(".")
+    }
 
 
 def test_whole_snapshot_starts_again_without_asking_the_hub(downloading: Downloading) -> None:

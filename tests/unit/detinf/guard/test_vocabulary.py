@@ -12,7 +12,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from detinf.guard.canonical import encode
 from detinf.guard.errors import RefusedError
+from detinf.guard.model_shape import KEYS, model_shape
 from detinf.guard.vocabulary import check_heads, read_vocabulary
 
 
@@ -78,6 +80,7 @@ CONFIG = st.fixed_dictionaries(
         "text_config": st.fixed_dictionaries({}, optional={"vocab_size": st.integers(1, 99) | ANY, "pad_token_id": ANY})
         | ANY,
         "eos_token_id": st.lists(st.integers(-1, 99)) | ANY,
+        **{key: ANY for key in KEYS if key != "vocab_size"},
     },
 )
 TOKENIZER = st.fixed_dictionaries(
@@ -97,6 +100,7 @@ def test_any_models_files_give_a_vocabulary_or_a_refusal(config: Any, generation
             seen, _ = read_vocabulary(folder)
         except RefusedError:
             return
+        encode(model_shape(folder))
     assert seen["size"] > 0
     assert seen["specialIds"] == sorted({item for item in seen["specialIds"] if 0 <= item < seen["size"]})
     assert all(type(item) is int for item in seen["specialIds"])
