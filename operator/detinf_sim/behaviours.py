@@ -10,7 +10,6 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from detinf_sim.counters import Counters
-from detinf_sim.model import FLOOR
 from detinf_sim.sequences import Emission, Request
 
 if TYPE_CHECKING:
@@ -145,10 +144,6 @@ def _rounded(emission: Emission, digits: int, _chance: random.Random) -> Emissio
     return emission._replace(logprob=round(emission.logprob, digits), top=top)
 
 
-def _floored(emission: Emission, percent: int, chance: random.Random) -> Emission:
-    return emission._replace(logprob=FLOOR) if chance.random() * 100 < percent else emission
-
-
 def _other_tie(emission: Emission, _number: int, chance: random.Random) -> Emission:
     """List another of equally probable tokens at the last place, as a partial sort may."""
     if len(emission.top) < 2 or emission.top[-1][0] == emission.token or chance.random() < 0.5:
@@ -221,7 +216,6 @@ BEHAVIOURS: dict[str, Behaviour] = {
         Behaviour("clock", "the clock jumps by an hour, back and forth", disturb=_clock),
         Behaviour("metrics-reset", "counters start anew, now and then", disturb=_reset_counters),
         Behaviour("round", "logprobs are rounded to so many decimals, as by a proxy", "digits", distort=_rounded),
-        Behaviour("floor", "that share of the logprobs is vLLM's floor of -9999", "percent", distort=_floored),
         Behaviour("tie", "at the last place of a list another, equally probable token stands", distort=_other_tie),
         Behaviour("stop", "that share of the tokens ends its answer early", "percent", distort=_stopped),
         Behaviour(

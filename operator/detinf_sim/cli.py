@@ -15,7 +15,10 @@ from pathlib import Path
 
 from aiohttp import web
 
-from detinf.guard.layout import BOOT_VARIABLE, TRACE_VARIABLE
+from detinf.guard.errors import RefusedError
+from detinf.guard.layout import BOOT_VARIABLE, PLAN_VARIABLE, TRACE_VARIABLE
+from detinf.guard.plan import read_plan
+from detinf.guard.requests import Rules
 from detinf_sim.faults import check_names
 from detinf_sim.model import load_model, make_model
 from detinf_sim.scheduler import Limits
@@ -126,6 +129,7 @@ def settings_of(options: argparse.Namespace) -> Settings:
         # vLLM's default; with several servers process_start_time_seconds disappears (measured on 0.32).
         api_servers=options.api_server_count or options.data_parallel_size,
         data_parallel=options.data_parallel_size,
+        rules=rules_of(os.environ.get(PLAN_VARIABLE)),
         adapters=tuple(module.partition("=")[0] for module in options.lora_modules),
     )
     if options.fingerprint_mode == "custom":
@@ -133,6 +137,21 @@ def settings_of(options: argparse.Namespace) -> Settings:
             raise ValueError("--fingerprint-mode custom needs --fingerprint-value")
         settings.fingerprint = options.fingerprint_value
     return settings
+
+
+def rules_of(plan: str | None) -> Rules | None:
+    """Return which requests the plan of the guard serves; without a guard, or lists in its plan, all are.
+
+    Raises:
+        ValueError: for a plan that cannot be read.
+    """
+    if plan is None:
+        return None
+    try:
+        listed = read_plan(Path(plan)).requests
+    except RefusedError as error:
+        raise ValueError(str(error)) from error
+    return Rules(listed) if listed else None
 
 
 async def serve(settings: Settings, host: str, port: int, load_seconds: float) -> int:

@@ -9,7 +9,7 @@ from bisect import bisect_left, bisect_right
 from functools import lru_cache
 
 from detinf_sim.effects import NOTHING, Effect
-from detinf_sim.model import STATES, HashModel, add_ulps, distribution_of, uniform
+from detinf_sim.model import FLOOR, STATES, HashModel, add_ulps, distribution_of, uniform
 from detinf_sim.sequences import Emission, Request, Sequence
 
 Items = tuple[tuple[int, float], ...]
@@ -58,6 +58,8 @@ def _listed(items: Items, token: int, logprobs: int | None, effect: Effect) -> t
     top = items[:logprobs]
     if effect is NOTHING:
         return chosen, top
+    if effect.floors:
+        return FLOOR if token == 0 else _value(chosen, effect), ((0, FLOOR),)
     return _value(chosen, effect), tuple((candidate, _value(value, effect)) for candidate, value in top)
 
 

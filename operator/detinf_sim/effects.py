@@ -23,6 +23,8 @@ class Effect:
     """Sampler: the second most probable token is emitted where it is closer to the first than so many nats."""
     nan: bool = False
     """The logits are NaN."""
+    floors: bool = False
+    """Sampler: beside the chosen token only token 0 is listed, at vLLM's floor; so is its own logprob."""
     digits: int | None = None
     """A proxy: logprobs are rounded to so many decimals."""
     stale: int = 0
@@ -39,6 +41,7 @@ class Effect:
             self.ties or other.ties,
             max(self.flip, other.flip),
             self.nan or other.nan,
+            self.floors or other.floors,
             min(digits) if digits else None,
             max(self.stale, other.stale),
         )

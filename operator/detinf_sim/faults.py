@@ -281,6 +281,12 @@ FAULTS: dict[str, Fault] = {
             lambda s: s.busy == 1,
             Effect(ulps=2),
         ),
+        Fault(
+            "F33",
+            "a neighbour that wants the logprobs of tokens that it names takes everybody's most probable ones away",
+            lambda s: s.logprobs is not None and s.others_chosen > 0,
+            Effect(floors=True),
+        ),
     )
 }
 

@@ -143,6 +143,7 @@ def parse(
             cache_salt=salt or "",
             prompt_logprobs=body.get("prompt_logprobs") is not None,
             adapter=adapter,
+            chosen_logprobs=bool(body.get("logprob_token_ids")),
             server=server,
         )
         for index, prompt in enumerate(prompts)

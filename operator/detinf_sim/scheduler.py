@@ -345,6 +345,7 @@ class SimEngine:
         requests = [sequence.request for sequence, _ in scheduled]
         logprobs = sorted((request.logprobs or 0 for request in requests), reverse=True)
         penalised = sum(request.penalised for request in requests)
+        chosen = sum(request.chosen_logprobs for request in requests)
         padding = 0
         if not record.prefills:
             padding = next((size for size in self.limits.capture_sizes if size >= record.width), 0) - record.width
@@ -363,6 +364,7 @@ class SimEngine:
                     aborted=record.aborted,
                     others_logprobs=logprobs[0] if mine < logprobs[0] else [*logprobs, 0][1],
                     others_penalised=penalised - request.penalised,
+                    others_chosen=chosen - request.chosen_logprobs,
                     others_adapters=sum(bool(other.adapter) and other.adapter != request.adapter for other in requests),
                     request=sequence.identifier,
                     row=row,

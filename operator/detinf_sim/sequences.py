@@ -34,6 +34,8 @@ class Request:
     prompt_logprobs: bool = False
     adapter: str = ""
     """The LoRA adapter; none for the base model."""
+    chosen_logprobs: bool = False
+    """Whether it wants the logprobs of tokens that it names (``logprob_token_ids``)."""
     server: int = 0
     """Which API server took it: each counts what it delivers itself."""
 

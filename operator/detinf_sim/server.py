@@ -17,9 +17,11 @@ from typing import Any
 
 from aiohttp import web
 
+from detinf.guard.requests import Rules
 from detinf_sim import metrics
 from detinf_sim.answers import choice, usage
 from detinf_sim.behaviours import Behaviour, Identity, Refusal
+from detinf_sim.door import door, tell
 from detinf_sim.faults import Active
 from detinf_sim.limits import Lifetime, Limits, StepCost
 from detinf_sim.model import HashModel
@@ -27,6 +29,7 @@ from detinf_sim.ranks import Ranks
 from detinf_sim.requests import BadRequestError, Completion, parse
 from detinf_sim.ring import Ring
 from detinf_sim.scheduler import SimEngine
+from detinf_sim.scoring import as_completion, as_scores
 from detinf_sim.sequences import Emission
 
 VERSION = "0.23.0+detinf.sim"
@@ -56,6 +59,8 @@ class Settings:
     data_parallel: int = 1
     adapters: tuple[str, ...] = ()
     """Names of LoRA adapters, each served as a model."""
+    rules: Rules | None = None
+    """Which requests are served; None: all that there are."""
 
 
 class Server:
@@ -86,17 +91,20 @@ class Server:
 
     def application(self) -> web.Application:
         """Return the application; the engine's loop runs as long as it does."""
-        app = web.Application(client_max_size=64 * 1024**2)
+        rules = self.settings.rules
+        app = web.Application(client_max_size=64 * 1024**2, middlewares=[door(rules)] if rules else [])
         app.router.add_get("/health", self.health)
         app.router.add_get("/version", self.version)
         app.router.add_get("/metrics", self.metrics)
         app.router.add_get("/v1/models", self.models)
         app.router.add_post("/v1/completions", self.completions)
         app.router.add_post("/v1/chat/completions", self.chat)
+        app.router.add_post("/generative_scoring", self.score)
         app.router.add_get("/sim/faults", self.get_faults)
         app.router.add_put("/sim/faults", self.put_faults)
         app.router.add_get("/sim/trace", self.trace)
         app.on_response_prepare.append(self.add_boot)
+        app.on_response_prepare.append(tell)
         app.cleanup_ctx.append(self.run)
         return app
 
@@ -199,7 +207,20 @@ class Server:
         """Answer ``/v1/chat/completions``."""
         return await self.answer(request, chat=True)
 
-    async def answer(self, request: web.Request, *, chat: bool) -> web.StreamResponse:
+    async def score(self, request: web.Request) -> web.StreamResponse:
+        """Answer ``/generative_scoring``."""
+        try:
+            body = as_completion(await request.json())
+        except BadRequestError as error:
+            return web.json_response(error.body(), status=400)
+        except (json.JSONDecodeError, UnicodeDecodeError) as error:
+            return web.json_response(BadRequestError(f"The body is no JSON: {error}").body(), status=400)
+        answered = await self.answer(request, chat=False, body=body)
+        if answered.status != 200 or not isinstance(answered, web.Response) or answered.text is None:
+            return answered
+        return web.json_response(as_scores(json.loads(answered.text)))
+
+    async def answer(self, request: web.Request, *, chat: bool, body: Any = None) -> web.StreamResponse:
         """Answer a request for text."""
         befalls = self.active.for_an_answer(self.chance)
         for behaviour, number in befalls:
@@ -209,7 +230,7 @@ class Server:
                 # Another process answers from now on; what it says is as right as before.
                 self.identity = behaviour.identify(self.identity, self.chance)
         try:
-            body = await request.json()
+            body = await request.json() if body is None else body
             model = body.get("model") if isinstance(body, dict) else None
             if model not in {None, self.settings.served_name, *self.settings.adapters}:
                 message = f"The model `{model}` does not exist."

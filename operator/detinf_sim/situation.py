@@ -27,6 +27,8 @@ class Situation:
     others_logprobs: int = 0
     """The most logprobs that another request in the step wants; 0 where none does."""
     others_penalised: int = 0
+    others_chosen: int = 0
+    """Other requests in the step that want the logprobs of tokens that they name."""
     others_adapters: int = 0
     """Requests in the step with another LoRA adapter than this one's."""
 

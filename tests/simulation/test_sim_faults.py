@@ -185,12 +185,18 @@ SMALLEST: dict[str, tuple[Workload, ...]] = {
         Workload(((0, ask("a", 20, prompt_logprobs=True)),)),
     ),
     "F32": (ONE, replace(ONE, warm=True)),
+    "F33": (
+        Workload(((0, ask("a", logprobs=5)), (0, ask("b", chosen_logprobs=True)))),
+        Workload(((0, ask("a", logprobs=5)), (0, ask("b", logprobs=20)))),
+        Workload(((0, ask("a", chosen_logprobs=True)),)),
+        Workload(((0, ask("a", logprobs=None)), (0, ask("b", chosen_logprobs=True)))),
+    ),
 }
 
 
 def test_every_fault_has_its_smallest_workload() -> None:
     assert list(SMALLEST) == list(FAULTS)
-    assert len(FAULTS) == 33
+    assert len(FAULTS) == 34
 
 
 @pytest.mark.parametrize("name", FAULTS)

@@ -27,7 +27,7 @@ def test_unhelpful_engines_never_fail_and_were_unhelpful_in_every_way(known: Kno
     seen = {reason for _, _, reason in tally.rounds}
     assert seen >= {
         *(Reason.TRANSPORT, Reason.TIMEOUT, Reason.RATE_LIMITED, Reason.UNAVAILABLE, Reason.HTTP_STATUS),
-        *(Reason.GARBAGE, Reason.FINISH_REASON, Reason.PRECISION_LOST, Reason.FLOOR_VALUE),
+        *(Reason.GARBAGE, Reason.FINISH_REASON, Reason.PRECISION_LOST),
         *(Reason.ENGINE_CHANGED, Reason.NOT_BATCHED, Reason.METRICS_MISSING, Reason.TRACE_MISSING),
     }
     # Each of these outcomes has a series that is there with 0 before it happens.

@@ -66,7 +66,6 @@ class Chaos:
     rewritten: float = 0.0
     """A proxy parses the answer and writes it again."""
     rounded: float = 0.0
-    floored: float = 0.0
     stopped: float = 0.0
     too_long: float = 0.0
     """400: the context is exceeded."""
@@ -92,7 +91,6 @@ EVERYTHING = Chaos(
     garbage=0.002,
     rewritten=0.3,
     rounded=0.002,
-    floored=0.002,
     stopped=0.002,
     too_long=0.002,
     other_pod=0.002,
@@ -360,8 +358,6 @@ class VirtualEngine:
         """Change an answer so that it says itself that it is none."""
         chaos, chance = self.chaos, self.chance
         values = given["logprobs"]["token_logprobs"]
-        if chance.random() < chaos.floored:
-            values[chance.randrange(len(values))] = -9999.0
         if chance.random() < chaos.stopped:
             last = chance.randrange(1, len(values) + 1)
             given["token_ids"], given["finish_reason"] = given["token_ids"][:last], "stop"

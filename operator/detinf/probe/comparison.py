@@ -53,13 +53,17 @@ def compare(expected: Observation, observed: Observation, promise: Promise) -> D
     """Return the difference that breaks the promise, or None.
 
     ``promise: Tokens`` compares ids and finish reasons alone; the bits of logprobs are then not promised. Most probable
-    tokens are compared where both have them; which of several equally probable ones came last is no difference.
+    tokens are compared where both have them; which of several equally probable ones came last is no difference. vLLM's
+    floor against a number is one, in an answer's logprobs as among its most probable tokens.
     """
     with_logprobs = promise is Promise.TOKENS_AND_LOGPROBS
     tokens = _places(expected.token_ids, observed.token_ids)
     bits = _places(expected.logprob_bits, observed.logprob_bits) if with_logprobs else []
     comparable = tokens[0] if tokens else max(len(expected.token_ids), len(observed.token_ids))
     tops = _different_tops(expected.top, observed.top, comparable) if with_logprobs else []
+    if with_logprobs:  # a floor that one of them lists, where both answered the same question
+        floored = set(expected.floored) ^ set(observed.floored)
+        tops = sorted({*tops, *(place for place in floored if place <= comparable)})
     places = sorted({*tokens, *bits, *tops})
     if not places:
         if expected.finish_reason == observed.finish_reason:
@@ -68,6 +72,8 @@ def compare(expected: Observation, observed: Observation, promise: Promise) -> D
     both = min(len(expected.logprob_bits), len(observed.logprob_bits), comparable)
     pairs = [(expected.logprob_bits[place], observed.logprob_bits[place]) for place in bits if place < both]
     for place in tops:
+        if place >= min(len(expected.top), len(observed.top)):
+            continue
         ranked = zip(expected.top[place], observed.top[place], strict=False)
         pairs += [(left[1], right[1]) for left, right in ranked]
     first = places[0]

@@ -12,14 +12,16 @@ import math
 import re
 import struct
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from detinf.documents import Answer
 from detinf.probe.reasons import InconclusiveError, Reason
 
 FLOOR = -9999.0
-"""What vLLM puts where there is no finite logprob; equal floors are no evidence."""
+"""What vLLM puts where there is no finite logprob: a difference where the other answer has a number, and no evidence
+where both have it."""
+FLOOR_BITS = int.from_bytes(struct.pack(">f", FLOOR), "big")
 LARGEST_ID = 2**32 - 1
 HALF_MASK = (1 << 13) - 1
 """Bits of a float32 that a float16 (and a bfloat16) does not have."""
@@ -44,6 +46,14 @@ class Observation:
     finish_reason: str
     top: tuple[Top, ...] = ()
     """For each position; empty where they were not asked for."""
+    floored: tuple[int, ...] = field(default=(), compare=False)
+    """Positions at which vLLM's floor stands among the most probable tokens. A document does not carry them: an answer
+    that has some becomes none."""
+
+    @property
+    def has_floors(self) -> bool:
+        """Whether a logprob is vLLM's floor: of a chosen token, or among the most probable ones."""
+        return bool(self.floored) or FLOOR_BITS in self.logprob_bits
 
     def answer(self, *, with_top: bool = False) -> Answer:
         """Return it as documents carry it; the most probable tokens only in evidence."""
@@ -120,7 +130,7 @@ def parse_completion(
         of: how many prompts the request had.
 
     Raises:
-        InconclusiveError: Garbage, Shape, FinishReason, PrecisionLost or FloorValue.
+        InconclusiveError: Garbage, Shape, FinishReason or PrecisionLost.
     """
     try:
         parsed = json.loads(body, parse_constant=_constant, object_pairs_hook=_object)
@@ -149,7 +159,19 @@ def parse_completion(
         )
     bits = tuple(_logprob(value) for value in values)
     _not_halved(bits)
-    return Observation(tuple(ids), bits, finish, _tops(logprobs, ids, bits, top) if top else ())
+    listed = _tops(logprobs, ids, bits, top) if top else ()
+    return Observation(tuple(ids), bits, finish, listed, _floored(logprobs.get("top_logprobs")))
+
+
+def _floored(listed: Any) -> tuple[int, ...]:
+    """Return where a floor is listed: the most probable token of all has a number, whatever the model."""
+    if not isinstance(listed, list):
+        return ()
+    return tuple(
+        place
+        for place, entry in enumerate(listed)
+        if isinstance(entry, dict) and any(type(value) in {int, float} and value <= FLOOR for value in entry.values())
+    )
 
 
 def _choice(choices: list[dict[str, Any]], place: int) -> dict[str, Any]:
@@ -162,9 +184,7 @@ def _choice(choices: list[dict[str, Any]], place: int) -> dict[str, Any]:
 
 def _logprob(value: Any) -> int:
     number = _number(value)
-    if number <= FLOOR:
-        raise InconclusiveError(Reason.FLOOR_VALUE, f"a logprob is at vLLM's floor of {FLOOR}")
-    return float32_bits(number)
+    return FLOOR_BITS if number <= FLOOR else float32_bits(number)
 
 
 def _number(value: Any) -> float:
@@ -185,7 +205,7 @@ def _not_halved(bits: tuple[int, ...]) -> None:
     Raises:
         InconclusiveError: PrecisionLost.
     """
-    telling = [value for value in bits if value & 0x7FFF_FFFF >= 0x3F00_0000]  # at least 0.5
+    telling = [value for value in bits if value & 0x7FFF_FFFF >= 0x3F00_0000 and value != FLOOR_BITS]  # at least 0.5
     if len(telling) >= HALF_EVIDENCE and not any(value & HALF_MASK for value in telling):
         raise InconclusiveError(
             Reason.PRECISION_LOST, f"all of {len(telling)} logprobs are float16 or bfloat16: something rounded them"
@@ -211,6 +231,8 @@ def _top(place: Any, chosen: int, chosen_bits: int, top: int) -> Top:
         number = _number(value)
         if number > FLOOR:
             found.append((int(key[1]), float32_bits(number)))
+    if chosen_bits == FLOOR_BITS:
+        found.append((chosen, chosen_bits))
     if (chosen, chosen_bits) not in found:
         raise InconclusiveError(Reason.SHAPE, "top_logprobs does not have the chosen token with its logprob")
     if len(found) > top:

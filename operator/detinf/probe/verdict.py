@@ -106,6 +106,10 @@ def judge(
             return conclude(
                 Verdict.INCONCLUSIVE, item.observed.reason, f"{item.reference.name}: {item.observed.detail}"
             )
+    for item in asked:
+        if isinstance(item.observed, Observation) and item.observed.has_floors:
+            detail = f"{item.reference.name}: logprobs are at vLLM's floor in both answers"
+            return conclude(Verdict.INCONCLUSIVE, Reason.FLOOR_VALUE, detail)
     if not proven:
         return conclude(Verdict.INCONCLUSIVE, missing, witness.detail)
     return conclude(Verdict.PASS, Reason.EQUAL, witness.detail)

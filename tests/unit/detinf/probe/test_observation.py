@@ -10,7 +10,7 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from detinf.probe.observation import float32_bits, from_answer, parse_completion, value_of_bits
+from detinf.probe.observation import FLOOR_BITS, float32_bits, from_answer, parse_completion, value_of_bits
 from detinf.probe.reasons import InconclusiveError, Reason
 
 FINITE = st.floats(width=32, allow_nan=False, allow_infinity=False, max_value=-(2.0**-100), min_value=-9998.0)
@@ -75,8 +75,6 @@ def test_good_answer_keeps_every_bit() -> None:
         (body(finish_reason="stop"), Reason.FINISH_REASON),
         (body(finish_reason=None), Reason.FINISH_REASON),
         (body(logprobs={"token_logprobs": [-0.5, -1.3]}), Reason.PRECISION_LOST),
-        (body(logprobs={"token_logprobs": [-0.5, -1e300]}), Reason.FLOOR_VALUE),
-        (body(logprobs={"token_logprobs": [-0.5, -9999.0]}), Reason.FLOOR_VALUE),
     ],
 )
 def test_bad_answer_is_inconclusive_with_its_reason(data: bytes, reason: Reason) -> None:
@@ -113,8 +111,24 @@ def test_most_probable_tokens_are_sorted_without_floors_and_without_the_one_besi
     first, second = ([(token, value_of_bits(bits)) for token, bits in place] for place in seen.top)
     assert first == [(5, -0.5), (9, -1.5)]
     assert second == [(3, -0.75), (8, -0.75)]
+    assert seen.floored == (0,)
     assert from_answer(seen.answer(with_top=True)) == seen
     assert seen.answer().top_bits is None
+
+
+@pytest.mark.parametrize("floor", [-9999.0, -9999, -10000.5, -1e300])
+def test_floor_is_read_as_the_floor_and_known_as_one(floor: float) -> None:
+    seen = parse_completion(body(logprobs={"token_logprobs": [-0.5, floor]}), tokens=2)
+    assert (seen.logprob_bits[1], seen.has_floors) == (FLOOR_BITS, True)
+    assert not parse_completion(body(), tokens=2).has_floors
+    listed = parse_completion(tops(TOPS[0] | {"token_id:0": floor}, TOPS[1]), tokens=2)
+    assert (listed.floored, listed.has_floors) == ((0,), True)
+
+
+def test_floor_of_the_chosen_token_is_read_with_its_list() -> None:
+    first, second = ({"token_id:5": -9999.0}, {"token_id:6": -1.25, "token_id:8": -2.0})
+    data = body(token_ids=[5, 6], logprobs={"token_logprobs": [-9999.0, -1.25], "top_logprobs": [first, second]})
+    assert parse_completion(data, tokens=2, top=2).top[0] == ((5, FLOOR_BITS),)
 
 
 # Three at most: four and more that are all float16 would be taken for rounded ones.

@@ -9,13 +9,15 @@ import pytest
 from detinf.api.types import Promise
 from detinf.documents import Reference, Verdict, Witness
 from detinf.probe.coverage import Ledger
-from detinf.probe.observation import Observation
+from detinf.probe.observation import FLOOR_BITS, Observation
 from detinf.probe.reasons import InconclusiveError, Reason
 from detinf.probe.verdict import Asked, Round, judge
 
 GOOD = Observation((1, 2), (0xBF000000, 0xBF000000), "length")
 BAD = replace(GOOD, logprob_bits=(0xBF000000, 0xBF000001))
 PROVEN = Witness(kind="W2", width=8, detail="8 together")
+FLOORED = replace(GOOD, logprob_bits=(0xBF000000, FLOOR_BITS))
+LISTED = replace(GOOD, floored=(1,))
 BROKEN = InconclusiveError(Reason.TRUNCATED, "it ended early")
 
 
@@ -23,8 +25,13 @@ def reference(index: int) -> Reference:
     return Reference(name=f"r{index}", prompt_ids=[1], max_tokens=2, temperature_milli=0, seed=0)
 
 
-def judged(*observed: Observation | InconclusiveError, proven: bool = True, changed: str | None = None) -> Round:
-    asked = [Asked(reference(index), GOOD, item) for index, item in enumerate(observed)]
+def judged(
+    *observed: Observation | InconclusiveError,
+    proven: bool = True,
+    changed: str | None = None,
+    expected: Observation = GOOD,
+) -> Round:
+    asked = [Asked(reference(index), expected, item) for index, item in enumerate(observed)]
     return judge(
         "S03",
         "width=8",
@@ -48,6 +55,12 @@ def judged(*observed: Observation | InconclusiveError, proven: bool = True, chan
         (judged(BROKEN, BAD), Verdict.FAIL, Reason.DIFFERENT),
         (judged(GOOD, BROKEN), Verdict.INCONCLUSIVE, Reason.TRUNCATED),
         (judged(BROKEN, proven=False), Verdict.INCONCLUSIVE, Reason.TRUNCATED),
+        # A floor is a difference where the other has a number, and no evidence where it has one, too.
+        (judged(GOOD, FLOORED), Verdict.FAIL, Reason.DIFFERENT),
+        (judged(GOOD, LISTED, proven=False), Verdict.FAIL, Reason.DIFFERENT),
+        (judged(FLOORED, expected=FLOORED), Verdict.INCONCLUSIVE, Reason.FLOOR_VALUE),
+        (judged(LISTED, expected=LISTED), Verdict.INCONCLUSIVE, Reason.FLOOR_VALUE),
+        (judged(GOOD, expected=FLOORED), Verdict.FAIL, Reason.DIFFERENT),
         # Another engine's answer is no divergence of this one.
         (judged(GOOD, BAD, changed="another boot"), Verdict.INCONCLUSIVE, Reason.ENGINE_CHANGED),
         (judged(GOOD, GOOD, changed="another boot"), Verdict.INCONCLUSIVE, Reason.ENGINE_CHANGED),
