@@ -180,6 +180,8 @@ class Fleet:
         pod = next(item for item in self.pods() if item["metadata"]["name"] == pod_name)
         del self.lives[pod["metadata"]["uid"]]
         pod["status"]["containerStatuses"][0]["state"]["running"]["startedAt"] = format_time(self.now)
+        pod["status"]["containerStatuses"][0].setdefault("restartCount", 0)
+        pod["status"]["containerStatuses"][0]["restartCount"] += 1
         pod["status"]["containerStatuses"][0]["imageID"] = self.images.get(pod_name, IMAGE)
 
     def lose_node(self, pod_name: str) -> None:

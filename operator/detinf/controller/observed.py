@@ -203,10 +203,12 @@ class Observed:
         if pod is None or started is None:
             return []
         boot = None if report is None else report.boot
+        first = not pods.engine_restarts(pod)
         return [
             item
             for _, item in self.evidence
-            if item.pod.uid == pods.uid_of(pod) and (item.boot == boot if boot else item.detected_unix >= started)
+            if item.pod.uid == pods.uid_of(pod)
+            and (item.boot == boot if boot else first or item.detected_unix >= started)
         ]
 
     @cached_property
@@ -225,16 +227,20 @@ class Observed:
         ]
 
     def _report(self, pod: Manifest | None) -> Report | None:
-        """Return a pod's report where it counts: its uid, and a boot no older than the engine that runs now."""
+        """Return a pod's report where it counts: its uid, and a boot no older than the engine that runs now.
+
+        A clock that steps back makes the present boot look older than its container. So times decide only where nothing
+        else does: no engine ran before in this pod, or the probe knows that the boot's guard runs.
+        """
         if pod is None:
             return None
         report = self.reports.get(pods.uid_of(pod))
         started = pods.engine_started(pod)
         if report is None or report.pod.uid != pods.uid_of(pod) or started is None:
             return None
-        if report.boot_started_unix_ms is not None and report.boot_started_unix_ms < started * 1000:
-            return None
-        return report
+        if report.guard_runs or not pods.engine_restarts(pod) or report.boot_started_unix_ms is None:
+            return report
+        return None if report.boot_started_unix_ms < started * 1000 else report
 
     def records(self, kind: type[Document]) -> list[tuple[Manifest, Document]]:
         """Return this resource's records of a kind that can be read, oldest first."""

@@ -98,3 +98,8 @@ def engine_started(pod: Pod) -> float | None:
     running = container_status(pod, names.ENGINE_CONTAINER).get("state", {}).get("running", {})
     started = running.get("startedAt")
     return parse_time(started) if started else None
+
+
+def engine_restarts(pod: Pod) -> int:
+    """Return how many engine containers ran in the pod before the present one, as the kubelet counts."""
+    return int(container_status(pod, names.ENGINE_CONTAINER).get("restartCount") or 0)

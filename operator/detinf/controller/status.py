@@ -66,6 +66,11 @@ def invariant(
     if unproven:
         listed = ", ".join(str(index) for index in unproven)
         words = f"replica {listed} has no fresh proof; nothing different was seen, and that is no proof"
+        ahead = [str(item.index) for item in ready if item.index in unproven and _is_ahead(item, now)]
+        if ahead:
+            words += (
+                f"; the clock of replica {', '.join(ahead)}'s node is ahead of the controller's: set them alike (NTP)"
+            )
         return Finding(Type.OUTPUTS_INVARIANT, "Unknown", Reason.EVIDENCE_STALE, words)
     return Finding(Type.OUTPUTS_INVARIANT, "True", Reason.FRESH_PROOF, "every serving replica passed its checks lately")
 
@@ -100,6 +105,12 @@ def _divergence(replica: Replica, serves_on: str) -> str:
     # What a person needs first comes first: a condition's message has an end.
     said = f"replica {replica.index} diverged and goes on serving ({serves_on}); " if serves_on else ""
     return said + describe(replica.index, replica.evidence, replica.report.hint if replica.report else None)
+
+
+def _is_ahead(replica: Replica, now: float) -> bool:
+    """Return whether a replica's probe dates what it saw into the future."""
+    cells = replica.report.cells if replica.report is not None else []
+    return any(cell.last_pass_unix is not None and cell.last_pass_unix - now > SKEW_SECONDS for cell in cells)
 
 
 def _is_proven(replica: Replica, *, now: float, stale_after: int) -> bool:

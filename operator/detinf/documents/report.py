@@ -149,6 +149,8 @@ class Report(Document):
     pod: PodIdentity
     boot: str | None = None
     boot_started_unix_ms: int | None = None
+    guard_runs: bool | None = None
+    """True where the guard of this boot is known to run, by a lock that it holds; absent where times have to tell."""
     plan_digest: str | None = None
     fingerprint: str | None = None
     references_digest: str | None = None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import json
 import os
 from dataclasses import asdict, dataclass
@@ -58,6 +59,33 @@ def forget(shared: Path) -> None:
             path.unlink(missing_ok=True)
     except OSError as error:
         raise RefusedError(f"attestation: {shared}: {error.strerror}; mount a writable emptyDir there") from error
+
+
+def hold(shared: Path) -> None:
+    """Hold the shared folder for as long as this process lives: what is attested there is of a guard that runs.
+
+    The probe sees it, and no clock is needed to know that a boot is the present one. The kernel lets go when the guard
+    ends, however it ends; the engine does not inherit it. Where the folder's file system knows no locks, times decide.
+    """
+    with contextlib.suppress(OSError):
+        fcntl.flock(os.open(shared, os.O_RDONLY | os.O_DIRECTORY), fcntl.LOCK_EX | fcntl.LOCK_NB)
+
+
+def is_held(shared: Path) -> bool:
+    """Return whether a guard that runs holds the shared folder."""
+    try:
+        folder = os.open(shared, os.O_RDONLY | os.O_DIRECTORY)
+    except OSError:
+        return False
+    try:
+        fcntl.flock(folder, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    except OSError:
+        return False
+    finally:
+        os.close(folder)
+    return False
 
 
 def write_start(start: Start, shared: Path) -> None:

@@ -155,6 +155,7 @@ def launch(command: list[str], places: Places) -> int:
     """
     supervise.end_on_signals()
     attestation.forget(places.shared)
+    attestation.hold(places.shared)
     check_writable(places.shared)
     boot, started_ms = secrets.token_hex(16), time.time_ns() // 1_000_000
     plan = read_plan(places.plan)

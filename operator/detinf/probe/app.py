@@ -16,6 +16,7 @@ from prometheus_client import disable_created_metrics, generate_latest
 
 from detinf.documents import Again, DocumentError, Phase, PodIdentity, ProbeSettings, Report
 from detinf.guard import layout
+from detinf.guard.attestation import is_held
 from detinf.probe.again import read_asked
 from detinf.probe.attested import Attested, present, read_attested
 from detinf.probe.client import EngineClient
@@ -83,6 +84,7 @@ class Probe:
             pod=self.pod,
             boot=lifetime.attested.boot,
             boot_started_unix_ms=lifetime.attested.boot_started_unix_ms,
+            guard_runs=is_held(self.files.shared) or None,
             plan_digest=lifetime.attested.plan_digest,
             fingerprint=lifetime.attested.fingerprint,
             references_digest=lifetime.books.references_digest,

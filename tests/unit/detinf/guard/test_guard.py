@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 
 from detinf.documents import Attestation
-from detinf.guard import environment
+from detinf.guard import attestation, environment
 from detinf.guard.errors import RefusedError
 from detinf.guard.install import install
 from detinf.guard.layout import REFUSED_EXIT_CODE
@@ -425,3 +425,18 @@ def test_shared_attestation_is_canonical(place: Any) -> None:
         place.wait_for(place.attestation, process)
         data = place.attestation.read_bytes()
     assert json.dumps(json.loads(data), sort_keys=True, separators=(",", ":"), ensure_ascii=False).encode() == data
+
+
+def test_guard_that_runs_holds_the_shared_folder_and_its_engine_does_not(place: Any) -> None:
+    shared = place.folder / "shared"
+    assert not attestation.is_held(shared)
+    with place.started() as process:
+        engine = place.wait_for_engine(process)
+        place.wait_for(place.attestation, process)
+        assert attestation.is_held(shared)
+        assert attestation.is_held(shared)  # asking takes nothing
+        os.kill(place.guard(process), signal.SIGKILL)
+        process.wait(60)
+        assert not attestation.is_held(shared)
+        os.kill(engine["pid"], signal.SIGKILL)
+    assert not attestation.is_held(shared / "none")
