@@ -15,6 +15,7 @@ from pathlib import Path
 
 from aiohttp import web
 
+from detinf.guard.addresses import listening
 from detinf.guard.errors import RefusedError
 from detinf.guard.layout import BOOT_VARIABLE, PLAN_VARIABLE, TRACE_VARIABLE
 from detinf.guard.plan import read_plan
@@ -167,12 +168,13 @@ async def serve(settings: Settings, host: str, port: int, load_seconds: float) -
         return 0
     runner = web.AppRunner(Server(settings).application(), handler_cancellation=True, shutdown_timeout=5)
     await runner.setup()
-    try:
-        await web.TCPSite(runner, host, port).start()
-        print(f"simulated engine: serving {settings.served_name} on {host}:{port}", flush=True)
-        await stop.wait()
-    finally:
-        await runner.cleanup()
+    with listening(host, port) as listener:
+        try:
+            await web.SockSite(runner, listener).start()
+            print(f"simulated engine: serving {settings.served_name} on {host}:{port}", flush=True)
+            await stop.wait()
+        finally:
+            await runner.cleanup()
     return 0
 
 

@@ -364,7 +364,8 @@ def _written(body: dict[str, Any], behaviours: list[Behaviour]) -> str:
 
 
 def _local_only(request: web.Request) -> None:
-    if request.remote not in {"127.0.0.1", "::1"}:
+    # The last is how a socket of both families shows the first.
+    if request.remote not in {"127.0.0.1", "::1", "::ffff:127.0.0.1"}:
         raise web.HTTPForbidden(text="faults are switched from inside the container: kubectl exec")
 
 

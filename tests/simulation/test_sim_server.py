@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import signal
 import sys
@@ -11,12 +12,14 @@ from typing import Any
 
 import aiohttp
 import pytest
+from aiohttp import web
+from aiohttp.test_utils import make_mocked_request
 
 from detinf.guard.layout import BOOT_VARIABLE
 from detinf_sim.cli import parser, settings_of
 from detinf_sim.limits import Limits
 from detinf_sim.model import HashModel, make_model
-from detinf_sim.server import Settings, running_server
+from detinf_sim.server import Settings, _local_only, running_server
 
 BODY: dict[str, Any] = {
     "model": "sim",
@@ -345,3 +348,13 @@ def test_command_line_shapes_the_engine(tmp_path: Path, monkeypatch: pytest.Monk
     assert plain[0].launch != plain[1].launch  # chance is the process's own where no guard names the boot
     monkeypatch.setenv(BOOT_VARIABLE, "b" * 32)
     assert settings_of(parser().parse_args(["serve", str(tmp_path / "m")])).launch is None
+
+
+@pytest.mark.parametrize(
+    ("remote", "taken"),
+    [("127.0.0.1", True), ("::1", True), ("::ffff:127.0.0.1", True), ("::ffff:10.0.0.1", False), ("10.0.0.1", False)],
+)
+def test_faults_are_switched_from_this_machine_alone_whatever_the_socket_calls_it(remote: str, *, taken: bool) -> None:
+    request = make_mocked_request("PUT", "/sim/faults").clone(remote=remote)
+    with contextlib.nullcontext() if taken else pytest.raises(web.HTTPForbidden):
+        _local_only(request)

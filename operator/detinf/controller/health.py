@@ -10,6 +10,7 @@ from aiohttp import web
 from prometheus_client import generate_latest
 
 from detinf.controller.exported import Exported
+from detinf.guard.addresses import listening
 
 MAX_AGE_SECONDS = 360.0
 """The resources are listed every two minutes: whoever has failed three times is no longer well."""
@@ -55,11 +56,12 @@ class Health:
         app.router.add_get("/metrics", self.metrics)
         runner = web.AppRunner(app, access_log=None, shutdown_timeout=1)
         await runner.setup()
-        try:
-            await web.TCPSite(runner, host, port).start()
-            yield
-        finally:
-            await runner.cleanup()
+        with listening(host, port) as listener:
+            try:
+                await web.SockSite(runner, listener).start()
+                yield
+            finally:
+                await runner.cleanup()
 
 
 def _answer(problem: str | None) -> web.Response:

@@ -31,6 +31,7 @@ from detinf.controller.health import Health
 from detinf.controller.lease import Elector, LeaseLostError, Timings
 from detinf.controller.reconcile import Reconciler
 from detinf.controller.settings import OperatorSettings, SettingsError, parse
+from detinf.guard.addresses import EVERY
 
 WORKERS = 8
 WORKERS_END_SECONDS = 10.0
@@ -227,7 +228,7 @@ def parser() -> argparse.ArgumentParser:
     top.add_argument("--check", action="store_true", help="say whether the settings are good, and end")
     top.add_argument("--namespace", default=None, help="watch this namespace only")
     top.add_argument("--kubeconfig", default=None, help="outside a cluster")
-    top.add_argument("--host", default="0.0.0.0")  # noqa: S104 - the kubelet and Prometheus come from outside
+    top.add_argument("--host", default=EVERY)  # the kubelet and Prometheus come from outside
     top.add_argument("--port", type=int, default=8080)
     times = Timings()
     lease = top.add_argument_group("lease", "which of several controllers works; seconds, with client-go's defaults")

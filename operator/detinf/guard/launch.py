@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from detinf.guard import (
+    addresses,
     attestation,
     boards,
     counters,
@@ -160,6 +161,7 @@ def launch(command: list[str], places: Places) -> int:
     boot, started_ms = secrets.token_hex(16), time.time_ns() // 1_000_000
     plan = read_plan(places.plan)
     check_command(plan, command)
+    command = addresses.served_possibly(command)
     own = {
         BOOT_VARIABLE: boot,
         PLAN_VARIABLE: str(places.plan),

@@ -2,10 +2,11 @@
 
 import sys
 
-from detinf.probe.port import held, parser
+from detinf.guard.addresses import listening
+from detinf.probe.port import parser
 
 options = parser().parse_args()
-with held(options.host, options.port) as listener:
+with listening(options.host, options.port) as listener:
     from detinf.probe.app import main
 
     sys.exit(main(options, listener))

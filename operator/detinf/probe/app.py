@@ -210,7 +210,7 @@ async def serve(options: argparse.Namespace, listener: socket.socket) -> None:
 
 
 def main(options: argparse.Namespace, listener: socket.socket) -> int:
-    """Run the probe with its command line's options (``port.parser``) and a socket that listens (``port.held``)."""
+    """Run the probe with its command line's options (``port.parser``) and a socket that listens."""
     # As many series again, of which nobody has a use.
     disable_created_metrics()  # type: ignore[no-untyped-call]
     structlog.configure(

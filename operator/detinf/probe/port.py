@@ -7,14 +7,10 @@ for its imports; a connection that is made meanwhile waits for its answer instea
 from __future__ import annotations
 
 import argparse
-import contextlib
-import socket
-from collections.abc import Iterator
 from pathlib import Path
 
 from detinf.guard import layout
-
-BACKLOG = 128
+from detinf.guard.addresses import EVERY
 
 
 def parser() -> argparse.ArgumentParser:
@@ -27,21 +23,6 @@ def parser() -> argparse.ArgumentParser:
     top.add_argument("--state-dir", type=Path, default=Path(layout.STATE_DIR))
     top.add_argument("--podinfo-dir", type=Path, default=Path(layout.PODINFO_DIR))
     top.add_argument("--engine-url", default=f"http://127.0.0.1:{layout.ENGINE_PORT}")
-    top.add_argument("--host", default="0.0.0.0")  # noqa: S104 - the kubelet and the controller come from outside
+    top.add_argument("--host", default=EVERY)  # the kubelet and the controller come from outside
     top.add_argument("--port", type=int, default=layout.PROBE_PORT)
     return top
-
-
-@contextlib.contextmanager
-def held(host: str, port: int) -> Iterator[socket.socket]:
-    """Yield a socket that listens.
-
-    Raises:
-        OSError: where the address is taken, or is none of this machine.
-    """
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    with socket.socket(family) as listener:
-        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        listener.bind((host, port))
-        listener.listen(BACKLOG)
-        yield listener

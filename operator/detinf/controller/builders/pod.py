@@ -18,6 +18,7 @@ from detinf.documents import Plan
 from detinf.engines.plan import mount_path, revision_of
 from detinf.engines.profile import PodVariable, Profile
 from detinf.guard import layout
+from detinf.guard.addresses import EVERY
 from detinf.guard.hubs import HUBS
 from detinf.guard.users import FILES
 from detinf.topology.expected import node_labels
@@ -160,7 +161,8 @@ def probe(settings: OperatorSettings) -> Manifest:
 
 def engine_command(resource: Resource, spec: Spec, plan: Plan, profile: Profile) -> list[str]:
     """Return the engine container's command: the guard, and what it is to run."""
-    serving = ["--host", "0.0.0.0", "--port", str(layout.ENGINE_PORT)]  # noqa: S104 - a pod serves on its own address
+    # Both families; the guard gives the engine IPv4 alone where its kernel has no other.
+    serving = ["--host", EVERY, "--port", str(layout.ENGINE_PORT)]
     serving += ["--served-model-name", served_name(resource, spec)]
     if profile.middleware:
         serving += ["--middleware", profile.middleware]

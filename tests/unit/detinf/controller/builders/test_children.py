@@ -123,7 +123,7 @@ def test_the_guard_takes_the_command_that_the_pod_gives_it(name: str, tmp_path: 
 def test_the_simulated_engine_takes_the_command_too(name: str) -> None:
     command = containers(pod_of(children(example(name))))[names.ENGINE_CONTAINER]["command"]
     options = parser().parse_args(command[command.index("vllm") + 1 :])
-    assert (options.host, options.port) == ("0.0.0.0", layout.ENGINE_PORT)
+    assert (options.host, options.port) == ("::", layout.ENGINE_PORT)
     assert options.served_model_name == example(name)["metadata"]["name"]
 
 
