@@ -14,7 +14,7 @@ def installed(package: Package) -> dict[str, str]:
     for name, versions in profile.packages.items():
         if name not in MODULES:  # the toolkit is no package
             continue
-        version = package.version if name == package.name else versions[0]
+        version = package.version if name == package.name else versions[0].rstrip("*")
         metadata = f"{name.replace('-', '_')}-{version}.dist-info"
         files[f"{metadata}/METADATA"] = f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n"
         files[f"{metadata}/RECORD"] = f"{MODULES[name]}/__init__.py,,\n{metadata}/METADATA,,\n{metadata}/RECORD,,\n"

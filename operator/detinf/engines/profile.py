@@ -233,7 +233,7 @@ class IdentityFile(Fact):
 
     name: str
     path: str
-    """With ``${VARIABLE}`` of the engine's environment."""
+    """With ``${VARIABLE}`` of the engine's environment, and ``${package:MODULE}`` for the folder of a module."""
 
 
 class HostPath(Fact):

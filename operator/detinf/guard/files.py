@@ -8,16 +8,22 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from detinf.guard.errors import RefusedError
+from detinf.guard.packages import located
 
 
 def _expanded(path: str, environment: Mapping[str, str]) -> str:
     def value(found: re.Match[str]) -> str:
-        name = found[1]
+        name = found[2]
+        if found[1]:
+            place = located(name)
+            if place is None:
+                raise RefusedError(f"files: {path}: there is no module {name}; use an image of the profile's release")
+            return str(place / name)
         if not environment.get(name):
             raise RefusedError(f"files: {path}: {name} is not set; use an image that has the toolkit of this profile")
         return environment[name]
 
-    return re.sub(r"\$\{([A-Za-z_][A-Za-z0-9_]*)\}", value, path)
+    return re.sub(r"\$\{(package:)?([A-Za-z_][A-Za-z0-9_]*)\}", value, path)
 
 
 def digest(path: Path) -> str:
@@ -37,7 +43,8 @@ def digests(files: Mapping[str, str], environment: Mapping[str, str], root: Path
     """Return the digests of files by name.
 
     Args:
-        files: path by name; it may hold ``${VARIABLE}`` and ``*``, and exactly one file must answer to it.
+        files: path by name; it may hold ``${VARIABLE}``, ``${package:MODULE}`` (the folder of a module, where an import
+            finds it) and ``*``, and exactly one file must answer to it.
         environment: of the engine.
         root: where absolute paths begin.
 

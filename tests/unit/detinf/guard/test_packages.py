@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import re
 import subprocess
@@ -10,10 +11,15 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from attesting_engine import write_engine
+from packages import installed
 
+from detinf.engines.catalogue import PROFILES
+from detinf.guard import files
 from detinf.guard import packages as module
 from detinf.guard.errors import RefusedError
 from detinf.guard.packages import MODULES, Installed, check_packages, read_packages
+from published import VLLM_ASCEND, VLLM_ASCEND_30, Package
 
 
 class Site:
@@ -263,3 +269,30 @@ def test_package_of_the_promise_without_its_module_is_refused_and_another_is_not
     assert words_of(site, WANTED) == (
         "packages: vllm 0.23.0 has metadata and no module vllm; use an image in which it is whole"
     )
+
+
+def test_file_of_a_package_is_found_where_its_module_is(site: Site) -> None:
+    site.install("vllm-ascend", "0.28.0rc1", "second")
+    site.write("second/vllm_ascend/vllm_ascend_C.cpython-312-x86_64-linux-gnu.so", "operators")
+    path = {"operators": "${package:vllm_ascend}/vllm_ascend_C*.so"}
+    before = files.digests(path, {})
+    assert before == {"operators": "sha256:" + hashlib.sha256(b"operators").hexdigest()}
+    site.write("second/vllm_ascend/vllm_ascend_C.abi3.so", "other operators")
+    with pytest.raises(RefusedError, match=r"files: operators: 2 files at /.*/second/vllm_ascend/vllm_ascend_C\*\.so"):
+        files.digests(path, {})
+
+
+def test_file_of_a_package_that_is_not_there_is_refused(site: Site) -> None:
+    site.write("first/other/__init__.py")
+    with pytest.raises(RefusedError, match=r"there is no module vllm_ascend; use an image of the profile's release"):
+        files.digests({"operators": "${package:vllm_ascend}/a.so"}, {})
+
+
+@pytest.mark.parametrize("package", [VLLM_ASCEND, VLLM_ASCEND_30], ids=lambda package: package.version)
+def test_packages_of_the_stand_in_image_are_those_of_the_profile(site: Site, package: Package) -> None:
+    write_engine(site.folder / "first", package)
+    for name, text in installed(package).items():
+        site.write(f"first/{name}", text)
+    (profile,) = (item for item in PROFILES.values() if package.version in item.packages.get(package.name, ()))
+    (toolkit,) = profile.packages["cann"]
+    check_packages(profile.packages, site.read(), {"cann": toolkit.rstrip("*")})
