@@ -13,6 +13,7 @@ and an engine without its complete set is never ready. A check that does not hol
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import os
 from collections.abc import Callable, Mapping
@@ -131,7 +132,7 @@ class Insider:
         """
         found = list(problems or [])
         if process not in self.plan.processes:
-            found.append(f"process: {process} is not in the plan, which has {', '.join(self.plan.processes)}")
+            found.insert(0, self.stranger(process))
         found += environment.problems(self.plan, os.environ)
         given = self.start.identity["environment"]
         if process == API_SERVER:
@@ -169,6 +170,23 @@ class Insider:
         except RefusedError as error:  # there is another of this process, or no room
             self.refuse(process, [str(error)])
 
+    def stranger(self, process: str) -> str:
+        """Return why a process is there that the plan does not have: another engine than the profile's, or too many."""
+        known = ", ".join(self.plan.processes)
+        if _kind(process) in map(_kind, self.plan.processes):
+            return (
+                f"process: {process} is one more than the plan has ({known}); let the operator write the command line"
+            )
+        profile = self.plan.document.get("profile")
+        with contextlib.suppress(RefusedError):
+            versions = ", ".join(f"{name} {version}" for name, version in packages.read_packages().versions.items())
+            return (
+                f"process: {process} is of another engine than profile {profile}'s, which has {known} alone: this "
+                f"image has {versions or 'no package that profiles know'}; use the profile of that release, or the "
+                "profile's image"
+            )
+        return f"process: {process} is of another engine than profile {profile}'s, which has {known} alone"
+
     def recorded(self, seen: Mapping[str, str]) -> dict[str, str]:
         """Return what of an environment is recorded, as the guard did."""
         return variables.recorded(seen, self.plan.variables, self.plan.unrecorded)
@@ -181,6 +199,10 @@ class Insider:
         """
         attestation.refuse(process, problems, self.shared)
         raise RefusedError(*problems)
+
+
+def _kind(process: str) -> str:
+    return process.rstrip("0123456789")
 
 
 def register() -> None:

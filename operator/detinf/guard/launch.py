@@ -7,6 +7,7 @@ import os
 import secrets
 import sys
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -148,6 +149,24 @@ def attest(plan: Plan, start: Start, after: Facts, shared: Path, overridden: dic
     )
 
 
+@contextlib.contextmanager
+def of_another_release(plan: Plan) -> Iterator[None]:
+    """Tell first that the image is of another release than the profile: that is why its files and scripts are others.
+
+    Raises:
+        RefusedError: what was raised inside, behind that.
+    """
+    try:
+        yield
+    except RefusedError as error:
+        own = {name: versions for name, versions in plan.packages.items() if name in packages.MODULES}
+        try:
+            packages.check_packages(own, packages.read_packages(), {})
+        except RefusedError as first:
+            raise RefusedError(*dict.fromkeys((*first.problems, *error.problems))) from error
+        raise
+
+
 def launch(command: list[str], places: Places) -> int:
     """Run the engine under its plan and return its exit code.
 
@@ -168,18 +187,19 @@ def launch(command: list[str], places: Places) -> int:
         SHARED_VARIABLE: str(places.shared),
         TRACE_VARIABLE: str(places.shared / TRACE_NAME),
     }
-    prepared = environment.engine_environment(plan, os.environ, own, str(places.guard), places.root)
-    if words := environment.overridden_words(prepared.overridden):
-        print(f"detinf guard: the plan's variables are in effect: {'; '.join(words)}", file=sys.stderr, flush=True)
-    wanted = prepared.variables
-    model = places.root / plan.model_path.lstrip("/")
-    if plan.download is not None:
-        devices.check(plan.topology, devices.observe(places.root))  # before it takes an hour
-        download.ensure(plan.download, model, os.environ, places.guard)
-        wanted = download.without_tokens(wanted)
-    before = read_facts(plan, places, wanted)
-    templates.check(model, plan.arguments, wanted, before.model.get("model_type"), root=places.root)
-    manifest.check(model, plan.manifest_digest)
+    with of_another_release(plan):
+        prepared = environment.engine_environment(plan, os.environ, own, str(places.guard), places.root)
+        if words := environment.overridden_words(prepared.overridden):
+            print(f"detinf guard: the plan's variables are in effect: {'; '.join(words)}", file=sys.stderr, flush=True)
+        wanted = prepared.variables
+        model = places.root / plan.model_path.lstrip("/")
+        if plan.download is not None:
+            devices.check(plan.topology, devices.observe(places.root))  # before it takes an hour
+            download.ensure(plan.download, model, os.environ, places.guard)
+            wanted = download.without_tokens(wanted)
+        before = read_facts(plan, places, wanted)
+        templates.check(model, plan.arguments, wanted, before.model.get("model_type"), root=places.root)
+        manifest.check(model, plan.manifest_digest)
     start = Start(boot, started_ms, plan.digest, before.tier_n, before.placement, before.vocabulary)
     attestation.write_start(start, places.shared)
     if plan.fingerprint_in_answers:

@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -480,3 +482,38 @@ def test_refusal_whose_reader_is_gone_is_in_the_termination_log(stage: Stage) ->
     os.close(writer)
     assert process.wait(60) == REFUSED_EXIT_CODE
     assert "refused: " in (stage.folder / "log").read_text()
+
+
+def test_image_of_another_release_is_told_before_what_is_another_in_it(stage: Stage) -> None:
+    stage.plan["attestation"]["packages"] = ATTESTATION["packages"] | {"vllm": ["0.23.0"]}
+    (stage.folder / "root" / LIBRARY).unlink()
+    site = Path(stage.environment["PYTHONPATH"])
+    (site / "vllm-0.26.0.dist-info").mkdir()
+    (site / "vllm-0.26.0.dist-info/METADATA").write_text("Name: vllm\nVersion: 0.26.0\n")
+    outcome = run(stage)
+    assert outcome.code == REFUSED_EXIT_CODE
+    release, library = (
+        outcome.words.index(part) for part in ("packages: vllm is ", "files: batch_invariant_ops: no file")
+    )
+    assert release < library
+    assert "the profile is for 0.23.0; use an image of that release, or the profile of this one" in outcome.words
+
+
+def test_profile_of_another_engine_is_told_as_that_with_what_the_image_has(stage: Stage) -> None:
+    stage.plan["profile"] = "simulated"
+    stage.plan["attestation"]["processes"] = ["guard"]
+    outcome = run(stage)
+    assert outcome.code == REFUSED_EXIT_CODE
+    assert re.search(
+        r"(worker-\d|engine-core|api-server): process: \1 is of another engine than profile simulated's, which has "
+        r"guard alone: this image has .+; use the profile of that release, or the profile's image",
+        outcome.words,
+    )
+    assert "is not in the plan" not in outcome.words
+
+
+def test_one_worker_more_than_the_plan_has_is_told_as_that(stage: Stage) -> None:
+    stage.plan["attestation"]["processes"] = [item for item in ATTESTATION["processes"] if item != "worker-1"]
+    outcome = run(stage)
+    assert outcome.code == REFUSED_EXIT_CODE
+    assert "worker-1: process: worker-1 is one more than the plan has (" in outcome.words
