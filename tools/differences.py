@@ -173,6 +173,8 @@ def may_differ(profile: Profile) -> list[tuple[str, str]]:
     ]
     allowed: dict[str, list[str]] = {}
     for item in profile.allowed_variables:
+        if item.recorded:
+            continue
         allowed.setdefault(item.reason, []).append(f"`{item.name}`")
     return [*groups, *fields, *constant, *((", ".join(names), reason) for reason, names in allowed.items())]
 

@@ -44,13 +44,18 @@ def unrecorded(name: str, value: str, patterns: Iterable[str]) -> bool:
         value: its value.
         patterns: ``NAME`` with any value, ``NAME=VALUE`` with this one alone, ``PREFIX*`` for a family of names.
     """
-    return any(_matches(item, name, value) for item in patterns)
+    listed = frozenset(patterns)
+    return _is_unrecorded(name, value, listed, _families(listed))
 
 
-def _matches(pattern: str, name: str, value: str) -> bool:
-    if "=" in pattern:
-        return pattern == f"{name}={value}"
-    return name.startswith(pattern[:-1]) if pattern.endswith("*") else name == pattern
+def _families(patterns: frozenset[str]) -> tuple[str, ...]:
+    return tuple(item[:-1] for item in patterns if item.endswith("*") and "=" not in item)
+
+
+def _is_unrecorded(name: str, value: str, patterns: frozenset[str], families: tuple[str, ...]) -> bool:
+    # No name has a "=", and a family is none: its "*" would be of a variable that is really called so.
+    named = name in patterns and not name.endswith("*")
+    return named or f"{name}={value}" in patterns or name.startswith(families)
 
 
 def written(name: str, value: str) -> str:
@@ -98,11 +103,12 @@ def recorded(
         planned: the plan's variables.
         patterns: the plan's, of what is not recorded (``unrecorded``).
     """
-    listed = tuple(patterns)
+    listed = frozenset(patterns)
+    families = _families(listed)
     return {
         name_written(name): written(name, value)
         for name, value in sorted(environment.items())
-        if name not in planned and name not in OWN and not unrecorded(name, value, listed)
+        if name not in planned and name not in OWN and not _is_unrecorded(name, value, listed, families)
     }
 
 
