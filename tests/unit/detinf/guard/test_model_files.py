@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from attesting_engine import undocumented
 from typer.testing import CliRunner
 
 from detinf.cli.main import app
@@ -320,3 +321,15 @@ def test_unreadable_template_of_the_command_line_is_refused(foreign_place: Any) 
     foreign_place.command[7:7] = ["--chat-template=/t.jinja"]
     words = "command: the file /t.jinja: Permission denied; let user 65534 read it, or correct spec.engine.extraArgs"
     assert words in foreign_place.run().stderr
+
+
+def test_what_is_refused_of_model_files_is_documented_with_its_words() -> None:
+    rows = (
+        (
+            "the model's tokenizer changes while the engine starts",
+            "model: files changed while the engine started: tokenizer.json was ... and is ...",
+        ),
+        ("the chat template reads the clock", "model: the chat template in ... reads the clock (strftime_now)"),
+        ("gpt-oss without a date", "model: vLLM renders gpt_oss with Harmony, whose system message holds today's date"),
+    )
+    assert undocumented(rows) == []
