@@ -174,6 +174,7 @@ def test_the_printer_columns_show_the_state(kubectl: Kubectl) -> None:
     condition = {"lastTransitionTime": "2026-11-24T10:00:00Z", "observedGeneration": 1, "message": "m"}
     status = {
         "readyReplicas": 1,
+        "mode": "Observe",
         "model": "Qwen/Qwen3-8B",
         "url": "http://a.ns.svc:8000/v1",
         "revision": "0123456789",
@@ -184,8 +185,8 @@ def test_the_printer_columns_show_the_state(kubectl: Kubectl) -> None:
     }
     kubectl("patch", names.SINGULAR, "a", "--subresource=status", "--type=merge", "-p", json.dumps({"status": status}))
     head, row = kubectl("get", names.SHORT_NAME).splitlines()
-    assert head.split() == ["NAME", "READY", "REASON", "MODEL", "REPLICAS", "SERVING", "INVARIANT", "AGE"]
-    assert row.split()[:-1] == ["a", "False", "Diverged", "Qwen/Qwen3-8B", "2", "1", "Unknown"]
+    assert head.split() == ["NAME", "READY", "REASON", "MODEL", "REPLICAS", "SERVING", "INVARIANT", "MODE", "AGE"]
+    assert row.split()[:-1] == ["a", "False", "Diverged", "Qwen/Qwen3-8B", "2", "1", "Unknown", "Observe"]
     head, row = kubectl("get", names.CATEGORY, "-o", "wide").splitlines()
     assert head.split()[-4:] == ["URL", "REVISION", "AGE", "MESSAGE"]
     assert row.split()[-4:-2] == ["http://a.ns.svc:8000/v1", "0123456789"]
