@@ -37,10 +37,15 @@ def problems(plan: Plan, environment: Mapping[str, str]) -> list[str]:
 def otherwise(plan: Plan, environment: Mapping[str, str]) -> dict[str, str]:
     """Return what an environment sets otherwise than the plan; what it leaves to us is not otherwise."""
     return {
-        name: environment[name][:SHOWN_CHARACTERS]
+        name: _text(environment[name])[:SHOWN_CHARACTERS]
         for name in sorted({*plan.variables, *plan.unset} & environment.keys())
         if environment[name] != plan.variables.get(name)
     }
+
+
+def _text(value: str) -> str:
+    """Return a value as an attestation can carry it: bytes that are no UTF-8 are written out."""
+    return value.encode(errors="surrogateescape").decode(errors="backslashreplace")
 
 
 def planned(plan: Plan, environment: Mapping[str, str]) -> dict[str, str]:

@@ -125,6 +125,17 @@ def test_variable_of_the_container_changes_the_attested_fingerprint(place: Any, 
     assert place.lifetime().fingerprint == seen.fingerprint
 
 
+@pytest.mark.parametrize("name", ["HCCL_ALGO", "VLLM_BATCH_INVARIANT", "OF_NOBODY", "NO_TEXT_\udce9"])
+def test_bytes_that_are_no_text_stop_nothing_and_are_told(place: Any, name: str) -> None:
+    place.environment[name] = "ring\udce9"
+    seen = place.lifetime()
+    recorded_name = variables.name_written(name)
+    if name in {"HCCL_ALGO", "VLLM_BATCH_INVARIANT"}:
+        assert seen.overridden == {"container": {name: "ring\\xe9"}}
+    else:
+        assert seen.identity["environment"][recorded_name].startswith("sha256:")
+
+
 def test_variable_that_is_unrecorded_changes_nothing(place: Any) -> None:
     place.write_plan(lambda plan: plan["environment"]["unrecorded"].extend(["KUBERNETES_PORT_*", "A=1"]))
     before = place.lifetime()
