@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from detinf.api.types import EnvironmentVariable
-from detinf.engines.catalogue import PROFILES
+from detinf.engines.catalogue import PROFILES, read, shipped
 from detinf.engines.profile import Profile
 from detinf.engines.refusals import refused_variables
 from detinf.guard import variables
@@ -104,6 +104,18 @@ def test_what_admission_takes_changes_nothing_or_is_seen_and_what_it_refuses_is_
         assert bool(refused) != (name in allowed), name
         mine = name in fields or name in OWN or any(unrecorded(name, "1", [item]) for item in by_pod)
         assert seen == ((bool(refused) or name in told) and not mine), name
+
+
+def test_site_names_what_each_pod_has_of_its_own_and_that_is_another_plan() -> None:
+    entry = {
+        "names": ["OTEL_RESOURCE_ATTRIBUTES"],
+        "reason": "the pod's name, which a webhook writes",
+        "source": 'document "our webhook" | it names the pod',
+    }
+    site = {"inherits": "vllm-ascend-0.23", "name": "site", "unrecordedVariables": [entry]}
+    profile = read({**shipped(), "site": site})["site"]
+    assert set(profile.unrecorded) - set(PROFILES["vllm-ascend-0.23"].unrecorded) == {"OTEL_RESOURCE_ATTRIBUTES"}
+    assert recorded({"OTEL_RESOURCE_ATTRIBUTES": "pod=a-0"}, {}, profile.unrecorded) == {}
 
 
 def test_what_each_pod_has_of_its_own_is_refused_by_admission_with_its_reason() -> None:
