@@ -13,18 +13,30 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
 sys.path[:0] = [str(ROOT / "tools" / "cluster"), str(ROOT / "tools" / "demo"), str(Path(__file__).parent)]
+sys.path.insert(0, str(ROOT / "tests" / "stand_ins"))
 
 from bad_scene import BadScene  # noqa: E402 - found through the line above
+from cann_families import read_families  # noqa: E402 - as above
 from detinf_cluster.lifecycle import Cluster  # noqa: E402 - found through the line above
 from place import NAMESPACE, OPERATOR_NAMESPACE, Place, engine_named  # noqa: E402 - as above
 from scenario import Scene  # noqa: E402 - as above
 from story import Story  # noqa: E402 - as above
+
+from detinf.engines.catalogue import SHIPPED  # noqa: E402 - as above
 
 SITE_PROFILES = [
     {"name": name, "inherits": name, "defaultRequests": {"cpu": "10m", "memory": "32Mi"}}
     for name in ("vllm-ascend-0.23", "vllm-ascend-0.26rc", "vllm-cpu-0.32")
 ]
 """Ours, with requests that the machine of a test has; no plan differs by them."""
+FAMILY_PROFILES = [
+    SITE_PROFILES[0]
+    | {"name": f"vllm-ascend-0.23-cann-{family.name}", "inherits": "vllm-ascend-0.23"}
+    | {"packages": SHIPPED["vllm-ascend-0.23"]["packages"] | {"cann": [family.cann]}}
+    for family in read_families().values()
+    if family.name != "9.1"
+]
+"""The profile of 0.23 for the other families of released images (``test_families.py``)."""
 IMAGES = {"simulated": "localhost/detinf/simulated-engine:dev", "vllm-cpu-0.32": "localhost/detinf/vllm-cpu:dev"}
 
 
@@ -48,7 +60,7 @@ def scene(node: Cluster, tmp_path_factory: pytest.TempPathFactory) -> Scene:
     engine = engine_named("simulated")
     place = Place(story, engine, name=node.name)
     place.ready()
-    place.install({"profiles": SITE_PROFILES, "images": IMAGES})
+    place.install({"profiles": [*SITE_PROFILES, *FAMILY_PROFILES], "images": IMAGES})
     result = Scene(story, place.kubectl(NAMESPACE), engine, place.kubectl(OPERATOR_NAMESPACE))
     result.model()
     return result
