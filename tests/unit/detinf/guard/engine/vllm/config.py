@@ -31,7 +31,7 @@ def vllm_config() -> Any:
         compilation_config=SimpleNamespace(cudagraph_mode=CUDAGraphMode.PIECEWISE),
         parallel_config=SimpleNamespace(tensor_parallel_size=2, _api_process_count=1),
         speculative_config=None,
-        additional_config={"weight_nz_mode": 0},
+        additional_config={"weight_nz_mode": 0} | TEST.get("additional_config", {}),
     )
     for path, value in TEST.get("configuration", {}).items():
         *parents, name = path.split(".")
