@@ -42,7 +42,7 @@ def build_stand_in(package: Package, family: str = "9.1") -> Path:
     """
     base = build("simulated-engine")
     digest = hashlib.sha256(f"{base.name} {package.sha256} {family} ".encode() + Path(__file__).read_bytes())
-    digest.update(DATA.read_bytes() + DATA.with_suffix(".py").read_bytes())
+    digest.update(DATA.read_bytes() + DATA.with_suffix(".py").read_bytes() + repr(installed(package)).encode())
     for path in sorted(file for part in PARTS for file in part.rglob("*") if file.suffix in {".py", ".sh"}):
         digest.update(str(path.relative_to(TESTS)).encode() + path.read_bytes())
     return kept(
