@@ -86,8 +86,8 @@ SETS: tuple[tuple[str, Callable[[Path], Any], str, tuple[str, Any]], ...] = (
     (
         "of an identity that no fingerprint can be of",
         rewrite("api-server", lambda document: document["identity"].update(python=3.11)),
-        "is not its identity's, none ($.python: 3.11 is a float",
-        NO_PROBLEMS,
+        "attestation: $.identity.python: 3.11 is a float",
+        INCOMPLETE,
     ),
     (
         "of a rank that found something else than its peers",

@@ -189,6 +189,8 @@ REST = {
     "variables": {"LCCL_PARALLEL": "1", "PATH": "/usr/bin"},
     "files": {"kernels": "sha256:f"},
     "toolkit": {"cann": "9.1.0"},
+    "model_files": "sha256:m",
+    "argument_files": {"/t.jinja": "sha256:t"},
 }
 
 
