@@ -354,7 +354,7 @@ def test_engine_with_another_environment_than_the_plans_is_ended_and_not_atteste
         f"sys.path.insert(0, {str(place.folder / 'guard')!r})\n"
         "from detinf.guard import cli, supervise\n"
         "start = supervise.start\n"
-        "supervise.start = lambda command, wanted, child: start(command, wanted | {'HCCL_ALGO': 'ring'}, child)\n"
+        "supervise.start = lambda command, wanted: start(command, wanted | {'HCCL_ALGO': 'ring'})\n"
         "sys.exit(cli.main(sys.argv[1:]))\n"
     )
     (tmp_path / "other.py").write_text(script)
@@ -412,7 +412,7 @@ NUMBERS: dict[str, tuple[Callable[[Any], Any], str]] = {
     "endless vocabulary": (file(CONFIG, '{"vocab_size": Infinity}'), "vocab_size is inf, expected"),
     "plan with a huge integer": (
         planned(lambda plan: plan["topology"].update(hbmGiB=2**60)),
-        r"hbmGiB: [0-9]+ is beyond",
+        r"hbmGiB: an integer of [0-9]+ bits is beyond",
     ),
     "plan with a bottomless setting": (
         planned(lambda plan: plan["attestation"].update(configuration={"a": DEEP})),
