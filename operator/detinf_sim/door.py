@@ -27,12 +27,10 @@ def door(rules: Rules) -> Middleware:
         if isinstance(route, Refusal):
             return refused(route)
         if route.fields and request.method == "POST":
-            body = requests.read_body(route, await request.read())
-            if isinstance(body, Refusal):
-                return refused(body)
-            if (refusal := requests.check_fields(route, body)) is not None:
-                return refused(refusal)
-            request[BECAUSE] = requests.unpromised(route, body)
+            because = requests.look_into(route, await request.read())
+            if isinstance(because, Refusal):
+                return refused(because)
+            request[BECAUSE] = because
         return await handler(request)
 
     return serve

@@ -48,6 +48,7 @@ DOCUMENTS = {
     "Kubernetes, container environment",
     "Kubernetes, kubelet, envvars.go",
     "MindSpeed-RL, seed_all",
+    "OpenAI API reference, completions",
     "OpenMP 5.2, 21.1",
     "PyTorch, torch.compiler",
     "Python, command line and environment",

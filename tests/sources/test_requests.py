@@ -126,6 +126,13 @@ def test_every_field_of_the_release_is_classified(profile: Profile, route: str) 
         assert sorted(found - known_fields(profile, route)) == [], model
 
 
+@each_profile
+def test_fields_of_openai_that_are_said_to_be_ignored_are_no_fields_of_the_release(profile: Profile) -> None:
+    (ignored,) = (rule.names for rule in profile.request_fields if "store" in rule.names)
+    for model in ("CompletionRequest", "ChatCompletionRequest"):
+        assert fields(folder_of(profile, "vllm"), model) & set(ignored) == set()
+
+
 def test_every_route_whose_body_is_looked_into_has_a_model() -> None:
     for profile in PROFILES.values():
         assert {route for rule in profile.request_fields for route in rule.routes} == set(MODELS)

@@ -73,16 +73,15 @@ class RequestFilter:
         if isinstance(data, Refusal):
             await refuse(data, send)
             return
-        body = requests.read_body(route, data)
-        if isinstance(body, Refusal):
-            await refuse(body, send)
+        because = requests.look_into(route, data)
+        if isinstance(because, Refusal):
+            await refuse(because, send)
             return
-        if (refusal := requests.check_fields(route, body)) is not None:
-            await refuse(refusal, send)
-            return
-        if because := requests.unpromised(route, body):
+        if because:
             send = self.with_headers(send, [(UNPROMISED_HEADER.lower().encode(), ", ".join(because).encode())])
-        await self.app(scope, replayed(data, receive), send)
+        receive = replayed(data, receive)
+        del data  # a long prompt is not held as long as its answer takes
+        await self.app(scope, receive, send)
 
     @staticmethod
     def with_headers(send: Send, headers: list[tuple[bytes, bytes]]) -> Send:

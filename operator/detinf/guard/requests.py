@@ -157,6 +157,8 @@ def check_fields(route: Route, body: Mapping[str, Any]) -> Refusal | None:
     """Return why a body is refused; None where it is served. A field that is null is not there."""
     for name, value in body.items():
         rule = route.fields.get(name)
+        if rule is None and value is None:  # clients write the fields that they have and do not use
+            continue
         if rule is None:
             known = "no field of it that this engine serves"
             return Refusal(400, f"{name!r:.100} = {_told(value)}: {known}; leave it out ({_ASK})", name[:100])
@@ -172,8 +174,8 @@ def unpromised(route: Route, body: Mapping[str, Any]) -> list[str]:
     found = [
         name
         for name, value in body.items()
-        if route.fields[name].kind == UNPROMISED
-        and value is not None
+        if value is not None
+        and route.fields[name].kind == UNPROMISED
         and not _is_one_of(value, route.fields[name].values)
     ]
     if not is_seeded(body):
@@ -181,6 +183,14 @@ def unpromised(route: Route, body: Mapping[str, Any]) -> list[str]:
     if any(kind not in TEXT_PARTS for kind in _parts(body.get("messages"))):
         found.append("messages")
     return found
+
+
+def look_into(route: Route, data: bytes) -> list[str] | Refusal:
+    """Return because of which fields the answer to a body is not promised, or why it is not served."""
+    body = read_body(route, data)
+    if isinstance(body, Refusal):
+        return body
+    return check_fields(route, body) or unpromised(route, body)
 
 
 def is_seeded(body: Mapping[str, Any]) -> bool:
@@ -209,7 +219,12 @@ def _parts(messages: Any) -> Iterator[str]:
     for message in messages if isinstance(messages, list) else ():
         content = message.get("content") if isinstance(message, dict) else None
         for part in content if isinstance(content, list) else ():
-            yield str(part.get("type", "text")) if isinstance(part, dict) else "text"
+            if not isinstance(part, dict):
+                yield "text"
+            elif part.get("uuid") is None:
+                yield str(part.get("type"))
+            else:  # vLLM goes by the other members then, as it does without a type (``entrypoints/chat_utils.py``)
+                yield "uuid"
 
 
 def _is_one_of(value: Any, values: Iterable[Any]) -> bool:

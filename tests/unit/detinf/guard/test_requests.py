@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import json
 from collections.abc import Awaitable, Callable
 from pathlib import Path
@@ -32,8 +33,12 @@ class Engine:
 
     def __init__(self) -> None:
         self.got: list[tuple[str, bytes]] = []
+        self.answers: Callable[..., Awaitable[None]] | None = None
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        if self.answers is not None:
+            await self.answers(scope, receive, send)
+            return
         if scope["type"] != "http":
             self.got.append((scope["type"], b""))
             return
@@ -235,7 +240,9 @@ async def test_chat_template_of_a_request_is_refused_wherever_one_is_rendered(as
         assert (await ask("POST", path, {"messages": [], "chat_template": "{{ now() }}"})).status == 400
 
 
-@pytest.mark.parametrize("field", ["logprob_token_ids", "priority", "kv_transfer_params", "seed", "tools"])
+@pytest.mark.parametrize(
+    "field", ["logprob_token_ids", "priority", "kv_transfer_params", "seed", "tools", "function_call", "anything"]
+)
 async def test_null_is_as_if_the_field_were_not_there(ask: Ask, field: str) -> None:
     answer = await ask("POST", COMPLETIONS, PLAIN | {field: None})
     assert answer.status == 200
@@ -244,6 +251,33 @@ async def test_null_is_as_if_the_field_were_not_there(ask: Ask, field: str) -> N
 
 async def test_default_values_of_refused_fields_pass(ask: Ask) -> None:
     assert (await ask("POST", COMPLETIONS, PLAIN | {"priority": 0})).status == 200
+
+
+async def test_fields_that_openais_clients_send_and_vllm_ignores_pass(ask: Ask) -> None:
+    body = {
+        "model": "m",
+        "messages": [{"role": "user", "content": "a", "name": "x"}],
+        "seed": 1,
+        "stream": True,
+        "stream_options": {"include_usage": True},
+        "n": 1,
+        "logprobs": True,
+        "top_logprobs": 2,
+        "user": "u",
+        "store": False,
+        "metadata": {"run": "1"},
+        "service_tier": "auto",
+        "safety_identifier": "u",
+        "prompt_cache_key": "k",
+        "parallel_tool_calls": True,
+        "response_format": {"type": "text"},
+        "tool_choice": "none",
+        "stop": None,
+        "functions": None,
+    }
+    answer = await ask("POST", "/v1/chat/completions", body)
+    assert answer.status == 200
+    assert "x-detinf-unpromised" not in answer.headers
 
 
 # Bodies ---------------------------------------------------------------------------------------------------------------
@@ -289,6 +323,21 @@ async def test_body_in_pieces_reaches_the_engine_whole_and_once(ask: Ask, engine
     answer = await ask("POST", COMPLETIONS, parts=[data[:5], b"", data[5:9], data[9:]])
     assert (answer.status, answer.body) == (200, b"ab")
     assert engine.got == [(COMPLETIONS, data)]
+
+
+async def test_body_is_not_held_while_it_is_answered(ask: Ask, engine: Engine) -> None:
+    held: list[int] = []
+
+    async def answering(scope: Any, receive: Any, send: Any) -> None:
+        del receive
+        gc.collect()
+        held.append(sum(isinstance(item, dict) and item.get("prompt") == [4711] for item in gc.get_objects()))
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        await send({"type": "http.response.body", "body": scope["path"].encode()})
+
+    engine.answers = answering
+    assert (await ask("POST", COMPLETIONS, b'{"prompt": [4711], "temperature": 0}')).status == 200
+    assert held == [0]
 
 
 async def test_trailing_slash_is_looked_into_as_the_route_that_vllm_redirects_to(ask: Ask) -> None:
@@ -385,8 +434,15 @@ async def test_answer_that_is_not_promised_says_because_of_what(ask: Ask, body: 
 
 
 async def test_conversation_with_more_than_text_is_not_promised(ask: Ask) -> None:
-    parts = [{"type": "text", "text": "a"}, {"type": "image_url", "image_url": {"url": "http://x/y.png"}}]
-    for content, because in (("a", None), (parts[:1], None), (parts, "messages")):
+    text, image = {"type": "text", "text": "a"}, {"image_url": "http://x/y.png"}
+    for content, because in (
+        ("a", None),
+        ([text, "b"], None),
+        ([text | {"uuid": None}], None),
+        ([text, image | {"type": "image_url"}], "messages"),
+        ([text, image], "messages"),  # vLLM goes by the member's name where there is no type, or a uuid
+        ([text | image | {"uuid": "u"}], "messages"),
+    ):
         body = {"messages": [{"role": "user", "content": content}], "seed": 1}
         answer = await ask("POST", "/v1/chat/completions", body)
         assert answer.headers.get("x-detinf-unpromised") == because
