@@ -72,23 +72,32 @@ class Day:
         before = copied({pod["metadata"]["uid"]: pod for pod in self.fleet.pods()})
         served = set(world.serving())
         reports = {pod["metadata"]["name"]: self.fleet.report(pod) for pod in self.fleet.pods()}
+        # What is true of each boot: a probe that is away now may have told it, and it is on record.
+        lives = {uid: dict(life) for uid, life in self.fleet.lives.items()}
         said_before = copied(dict(world.status))
         if await world.look():
-            self.check(before, served, reports, said_before)
+            self.check(before, served, reports, lives, said_before)
         self.fleet.tick(seconds)
 
     def check(
-        self, before: dict[str, Any], served: set[str], reports: dict[str, Any], said_before: dict[str, Any]
+        self,
+        before: dict[str, Any],
+        served: set[str],
+        reports: dict[str, Any],
+        lives: dict[str, dict[str, Any]],
+        said_before: dict[str, Any],
     ) -> None:
         """Hold the look's result against the world; raise AssertionError with what does not hold."""
         for key, item in self.strangers.items():
             assert self.fleet.api.objects.get(key) == item, f"{key} is somebody else's and was changed or deleted"
-        self._isolated_rightly(before, served, reports)
+        self._isolated_rightly(before, served, reports, lives)
         if self.world.status != said_before:
             self._claims_what_was_done(said_before)
             self._claims_what_was_read({name: reports.get(name) for name in served})
 
-    def _isolated_rightly(self, before: dict[str, Any], served: set[str], reports: dict[str, Any]) -> None:
+    def _isolated_rightly(
+        self, before: dict[str, Any], served: set[str], reports: dict[str, Any], lives: dict[str, dict[str, Any]]
+    ) -> None:
         isolated = set()
         for pod in self.fleet.pods():
             labels, uid, name = pod["metadata"]["labels"], pod["metadata"]["uid"], pod["metadata"]["name"]
@@ -96,14 +105,14 @@ class Day:
             if not labels.get(names.LABEL_DIVERGED_BOOT) or old.get(names.LABEL_DIVERGED_BOOT):
                 continue
             isolated.add(name)
-            report = reports[name]
-            assert report is not None, f"{name} was isolated without a report"
-            assert report.evidence is not None, f"{name} was isolated without evidence"
+            life = lives[uid]
+            assert life.get("evidence") is not None, f"{name} was isolated without evidence"
+            assert labels[names.LABEL_DIVERGED_BOOT] == life["boot"], f"another boot of {name} was isolated"
             peers = [found for other, found in reports.items() if other in served and other != name]
             assert [
                 found
                 for found in peers
-                if found is not None and found.evidence is None and found.fingerprint == report.fingerprint
+                if found is not None and found.evidence is None and found.fingerprint == life["evidence"].fingerprint
             ], f"{name} was isolated, and no peer served that had not diverged itself"
         assert not served or served - isolated, "all that served were isolated"
 
