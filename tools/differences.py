@@ -98,6 +98,8 @@ ROWS = (
     Row("symbol", "a kernel that is not the batch-invariant one", INSIDE, REFUSED, "symbol: "),
     Row("kv-cache", "how many requests fit, so that none is preempted", INSIDE, REFUSED, "kv-cache: "),
     Row("vocabulary", "the vocabulary in the engine and in config.json", INSIDE, REFUSED, "vocabulary: "),
+    Row("changing-model", "the model's tokenizer while weights are loaded", INSIDE, REFUSED, "api-server: model: "),
+    Row("changing-template", "a file that an argument names, meanwhile", INSIDE, REFUSED, "api-server: model: "),
     Row("changing-device", "the hardware while the engine starts", RUNNING, FINGERPRINT, "hardware"),
 )
 

@@ -29,6 +29,10 @@ class Start:
     """Tier N, as expected."""
     placement: dict[str, Any]
     vocabulary: dict[str, Any]
+    root: str
+    """Where absolute paths begin."""
+    model_files: dict[str, str]
+    """What was known of each of the model's files."""
 
 
 def _put(target: Path, data: bytes) -> None:

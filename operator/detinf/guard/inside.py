@@ -21,7 +21,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from detinf.guard import attestation, environment, identity, packages, variables
+from detinf.guard import attestation, environment, identity, model_files, packages, variables
 from detinf.guard.errors import RefusedError
 from detinf.guard.expectations import check_configuration, check_symbols, json_text, value_at
 from detinf.guard.imports import after_import
@@ -94,8 +94,23 @@ class Insider:
         setattr(module, name, initialise)
 
     def api_server(self, llm: Any) -> None:
-        """Attest as the API server."""
-        self.attest(API_SERVER, llm.vllm_config)
+        """Attest as the API server: by now every process of the engine has read what it needs of the model."""
+        self.attest(API_SERVER, llm.vllm_config, self.model_problems(), "model")
+
+    def model_problems(self) -> list[str]:
+        """Return what of the model's small files, and of those that arguments name, changed while weights were loaded.
+
+        The guard looked before, and when the engine had just begun: minutes before it read a tokenizer or a template.
+        """
+        root = Path(self.start.root)
+        try:
+            listed = model_files.listed(root / self.plan.model_path.lstrip("/"))
+            named = model_files.named(self.plan.arguments, root, Path.cwd())
+            model_files.check_same(self.start.model_files, listed)
+            model_files.check_same(self.start.identity.get("argumentFiles", {}), named)
+        except RefusedError as error:
+            return list(error.problems)
+        return []
 
     def engine_core(self, scheduler: Any) -> None:
         """Attest as the engine core: every request at its full length fits the KV cache, so none is preempted."""

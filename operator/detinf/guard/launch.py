@@ -200,19 +200,16 @@ def launch(command: list[str], places: Places) -> int:
         before = read_facts(plan, places, wanted)
         templates.check(model, plan.arguments, wanted, before.model.get("model_type"), root=places.root)
         manifest.check(model, plan.manifest_digest)
-    start = Start(boot, started_ms, plan.digest, before.tier_n, before.placement, before.vocabulary)
+    known = (before.tier_n, before.placement, before.vocabulary, str(places.root), before.model_files)
+    start = Start(boot, started_ms, plan.digest, *known)
     attestation.write_start(start, places.shared)
     if plan.fingerprint_in_answers:
         command = [*command, "--fingerprint-mode", "custom", "--fingerprint-value", identity.fingerprint(before.tier_n)]
-    return stand_by(command, Prepared(wanted, prepared.overridden), plan, start, places, before.model_files)
+    return stand_by(command, Prepared(wanted, prepared.overridden), plan, start, places)
 
 
-def stand_by(
-    command: list[str], prepared: Prepared, plan: Plan, start: Start, places: Places, listed: dict[str, str]
-) -> int:
+def stand_by(command: list[str], prepared: Prepared, plan: Plan, start: Start, places: Places) -> int:
     """Start the engine, attest it, and wait for its end.
-
-    ``listed`` is what was known of the model's files before.
 
     Raises:
         RefusedError: where it is not as it was started, or one of its processes refused.
@@ -234,7 +231,7 @@ def stand_by(
     try:
         seen = environment.check_process(plan, child, lambda: supervise.has_ended(child))
         facts = read_facts(plan, places, seen)
-        model_files.check_same(listed, facts.model_files)
+        model_files.check_same(start.model_files, facts.model_files)
         attest(plan, start, facts, places.shared, prepared.overridden)
     except RefusedError:
         # An engine that has ended has no environment to read, and what it said itself is the reason that matters.

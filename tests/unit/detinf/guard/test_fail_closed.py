@@ -9,13 +9,13 @@ from __future__ import annotations
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -487,7 +487,9 @@ def test_refusal_whose_reader_is_gone_is_in_the_termination_log(stage: Stage) ->
 def test_image_of_another_release_is_told_before_what_is_another_in_it(stage: Stage) -> None:
     stage.plan["attestation"]["packages"] = ATTESTATION["packages"] | {"vllm": ["0.23.0"]}
     (stage.folder / "root" / LIBRARY).unlink()
-    site = Path(stage.environment["PYTHONPATH"])
+    site = stage.folder / "site"  # its own: the engine's folder is every test's
+    shutil.copytree(stage.environment["PYTHONPATH"], site)
+    stage.place.environment["PYTHONPATH"] = str(site)
     (site / "vllm-0.26.0.dist-info").mkdir()
     (site / "vllm-0.26.0.dist-info/METADATA").write_text("Name: vllm\nVersion: 0.26.0\n")
     outcome = run(stage)

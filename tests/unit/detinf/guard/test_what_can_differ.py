@@ -311,6 +311,19 @@ def wrong(**what: Any) -> Callable[[Stage], None]:
     return change
 
 
+def rewritten(name: str, *arguments: str) -> Callable[[Stage], None]:
+    """Change a file once the guard has looked for the second time, while weights would be loaded."""
+
+    def change(stage: Stage) -> None:
+        path = stage.folder / "root" / name
+        path.write_text("before")
+        stage.plan["arguments"] += arguments
+        stage.place.command[7:7] = arguments
+        stage.wrong = {"written": {str(path): "after"}}
+
+    return change
+
+
 INSIDE_CHANGES: dict[str, Callable[[Stage], None]] = {
     "launcher": launcher("export LCCL_PARALLEL=1"),
     "launcher-planned": launcher("export ATB_MATMUL_SHUFFLE_K_ENABLE=1"),
@@ -319,6 +332,8 @@ INSIDE_CHANGES: dict[str, Callable[[Stage], None]] = {
     "symbol": wrong(undone_by_warm_up=True),
     "kv-cache": wrong(configuration={"cache_config.num_gpu_blocks": 15}),
     "vocabulary": wrong(configuration={"model_config.vocab_size": 101}),
+    "changing-model": rewritten("models/m/tokenizer.json"),
+    "changing-template": rewritten("template.jinja", "--chat-template", "/template.jinja"),
 }
 
 
