@@ -61,6 +61,13 @@ ROWS = (
     Row("added-argument", "an argument behind the plan's", START, REFUSED, "is not in the plan"),
     Row("package", "the version of a package", START, FINGERPRINT, "packages"),
     Row("promised-package", "the version of a package that the profile names", START, REFUSED, "the profile is for"),
+    Row(
+        "prompt-package",
+        "a package that makes prompts or says which token may come next (jinja2, xgrammar)",
+        START,
+        FINGERPRINT,
+        "packages",
+    ),
     Row("build", "the build of a package: its RECORD", START, FINGERPRINT, "builds"),
     Row("module", "the module that is imported, and its metadata", START, REFUSED, "is imported from"),
     Row("python", "the interpreter's version", START, FINGERPRINT, "python"),

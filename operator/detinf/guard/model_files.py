@@ -87,9 +87,13 @@ def _kind(path: Path) -> str:
     if stat.S_ISDIR(mode):
         return "folder"
     if not stat.S_ISREG(mode):
-        # To read one may wait for ever.
-        raise RefusedError(f"model: {path} is neither a file nor a folder; remove it from the model's folder")
+        raise no_file(path)
     return "file"
+
+
+def no_file(path: Path) -> RefusedError:
+    """Return why a pipe, a socket or a device is no part of a model: to read one may wait for ever."""
+    return RefusedError(f"model: {path} is neither a file nor a folder; remove it from the model's folder")
 
 
 def unreadable(path: Path, error: OSError) -> RefusedError:

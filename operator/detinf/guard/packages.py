@@ -39,6 +39,17 @@ MODULES = {
 }
 """Distributions whose version can change a number, and the module that each brings."""
 
+PROMPTS = frozenset(
+    {
+        *("jinja2", "mistral-common", "openai-harmony", "oss-harmony", "regex", "sentencepiece", "tiktoken"),
+        *("llguidance", "lm-format-enforcer", "outlines-core", "xgrammar"),
+        *("compressed-tensors", "safetensors"),
+    }
+)
+"""Distributions that make a prompt of messages, say which token may come next in a structured answer, or read weights:
+what vLLM 0.23 to 0.32 requires for that. Recorded as they say, and held against no module: no profile
+promises them, and which ones an image has is its release's own choice."""
+
 BUILD_FILES = ("_version.py", "version.py", "_build_info.py")
 """What a package's build writes into it: setuptools-scm's version and commit (vllm, vllm-ascend), torch's and
 torch-npu's version and commit, and vllm-ascend's chip (``setup.py`` of 0.23.0.post1)."""
@@ -71,7 +82,7 @@ def public(version: str) -> str:
 
 
 def metadata_folders(path: Sequence[str]) -> dict[str, list[Path]]:
-    """Return the folders of metadata of ``MODULES``, by distribution, in the order in which imports look.
+    """Return the folders of metadata of what is recorded, by distribution, in the order in which imports look.
 
     A folder that stands twice on the path, or under two names, is one.
     """
@@ -89,7 +100,7 @@ def metadata_folders(path: Sequence[str]) -> dict[str, list[Path]]:
         for name in names:
             if name.endswith((".dist-info", ".egg-info")):
                 distribution = canonical(name.rpartition(".")[0].partition("-")[0])
-                if distribution in MODULES:
+                if distribution in MODULES or distribution in PROMPTS:
                     found.setdefault(distribution, []).append(Path(folder, name))
     return found
 
@@ -206,7 +217,7 @@ def read_build(folder: Path, package: Path | None) -> tuple[str, bool]:
 
 
 def read_packages(path: Sequence[str] | None = None) -> Installed:
-    """Return those of ``MODULES`` that this interpreter would import.
+    """Return those of ``MODULES`` and ``PROMPTS`` that this interpreter would import.
 
     Args:
         path: folders in the order of imports; this interpreter's where absent.
@@ -218,6 +229,9 @@ def read_packages(path: Sequence[str] | None = None) -> Installed:
     without_record, without_module = [], []
     for distribution, folders in sorted(metadata_folders(sys.path if path is None else path).items()):
         version = read_version(folders[0])
+        if distribution in PROMPTS:
+            versions[distribution], builds[distribution] = version, read_build(folders[0], None)[0]
+            continue
         place = check_place(distribution, folders, version)
         if place is None:
             without_module.append(distribution)

@@ -5,11 +5,12 @@ from __future__ import annotations
 import hashlib
 import json
 import re
+import stat
 from pathlib import Path
 from typing import Any
 
 from detinf.guard.errors import RefusedError
-from detinf.guard.model_files import unreadable
+from detinf.guard.model_files import no_file, unreadable
 
 MOST_TOKENS = 2**31 - 1
 """What token ids are counted in: 32 bits."""
@@ -17,6 +18,8 @@ MOST_TOKENS = 2**31 - 1
 
 def _read(path: Path) -> tuple[dict[str, Any], bytes]:
     try:
+        if stat.S_IFMT(path.stat().st_mode) not in {stat.S_IFREG, stat.S_IFDIR}:
+            raise no_file(path)
         data = path.read_bytes()
         parsed = json.loads(data)
     except FileNotFoundError as error:

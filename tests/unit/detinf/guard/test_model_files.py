@@ -241,6 +241,10 @@ def dangling(name: str) -> Any:
     return lambda folder: (folder / name).symlink_to("/nowhere/blobs/1")
 
 
+def pipe(name: str) -> Any:
+    return lambda folder: ((folder / name).unlink(missing_ok=True), os.mkfifo(folder / name))
+
+
 def loop(folder: Path) -> None:
     (folder / "sub").mkdir()
     (folder / "sub/again").symlink_to(folder)
@@ -268,6 +272,10 @@ REFUSED: dict[str, tuple[Any, str]] = {
     "link to itself": (lambda folder: (folder / "x").symlink_to("x"), "x: Too many levels of symbolic links; restore"),
     "folder that leads back": (loop, "sub/again is a link to a folder that it lies in; remove the link"),
     "pipe": (lambda folder: os.mkfifo(folder / "tokenizer.json"), "is neither a file nor a folder; remove it"),
+    **{
+        f"pipe for {name}": (pipe(name), rf"{re.escape(name)} is neither a file nor a folder; remove it")
+        for name in ("config.json", "generation_config.json", "tokenizer_config.json", "chat_template.jinja")
+    },
     "device": (lambda folder: (folder / "x").symlink_to("/dev/zero"), "x is neither a file nor a folder"),
     "folder for a config": (
         lambda folder: ((folder / "config.json").unlink(), (folder / "config.json").mkdir()),

@@ -18,7 +18,7 @@ from detinf.engines.catalogue import PROFILES
 from detinf.guard import files
 from detinf.guard import packages as module
 from detinf.guard.errors import RefusedError
-from detinf.guard.packages import MODULES, Installed, check_packages, read_packages
+from detinf.guard.packages import MODULES, PROMPTS, Installed, check_packages, read_packages
 from published import VLLM_ASCEND, VLLM_ASCEND_30, Package
 
 
@@ -231,6 +231,20 @@ def words_of(site: Site, wanted: dict[str, list[str]], toolkit: dict[str, str] |
     with pytest.raises(RefusedError) as caught:
         check_packages(wanted, site.read(), toolkit or {})
     return str(caught.value)
+
+
+@pytest.mark.parametrize("name", sorted(PROMPTS))
+def test_package_that_makes_prompts_or_chooses_tokens_is_recorded_and_held_against_no_module(
+    site: Site, name: str
+) -> None:
+    site.install("vllm", "0.23.0")
+    without = site.read()
+    site.install(name, "1.0", "second", brought="what_nobody_looks_for")
+    first = site.read()
+    assert first.versions == without.versions | {name: "1.0"}
+    assert (first.without_module, first.without_record) == (without.without_module, without.without_record)
+    site.write(f"second/{name.replace('-', '_')}-1.0.dist-info/RECORD", "b,,1\n")
+    assert site.read().builds[name] != first.builds[name]
 
 
 def test_other_version_than_the_profiles_is_named_with_the_remedy(site: Site) -> None:

@@ -90,15 +90,15 @@ class Site:
         place.arguments = lambda: [word for word in arguments() if word != "-I"]
         place.environment |= {"PYTHONPATH": str(self.folder), "PYTHONDONTWRITEBYTECODE": "1"}
 
-    def install(self, version: str, record: str = "torch/__init__.py,,\n") -> None:
+    def install(self, version: str, name: str = "torch") -> None:
         for old in self.folder.glob("*.dist-info"):
             old.rename(old.with_suffix(".gone"))
-        metadata = self.folder / f"torch-{version}.dist-info"
+        metadata = self.folder / f"{name}-{version}.dist-info"
         metadata.mkdir(parents=True)
-        (metadata / "METADATA").write_text(f"Metadata-Version: 2.1\nName: torch\nVersion: {version}\n")
-        (metadata / "RECORD").write_text(record)
-        (self.folder / "torch").mkdir(exist_ok=True)
-        (self.folder / "torch/__init__.py").write_text("")
+        (metadata / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n")
+        (metadata / "RECORD").write_text(f"{name}/__init__.py,,\n")
+        (self.folder / name).mkdir(exist_ok=True)
+        (self.folder / name / "__init__.py").write_text("")
 
 
 def package(place: Any) -> Iterator[None]:
@@ -106,6 +106,13 @@ def package(place: Any) -> Iterator[None]:
     site.install("2.10.0")
     yield
     site.install("2.10.1")
+
+
+def prompt_package(place: Any) -> Iterator[None]:
+    site = Site(place)
+    site.install("3.1.6", "jinja2")
+    yield
+    site.install("3.1.7", "jinja2")
 
 
 def promised_package(place: Any) -> Iterator[None]:
@@ -267,6 +274,7 @@ CHANGES: dict[str, Change] = {
     "argument": command("1"),
     "added-argument": added,
     "package": package,
+    "prompt-package": prompt_package,
     "promised-package": promised_package,
     "build": build,
     "module": module,
