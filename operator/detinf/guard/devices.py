@@ -6,6 +6,7 @@ columns and spacing, and return None for what they cannot read: unknown is never
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -122,11 +123,21 @@ def cann_version(environment: Mapping[str, str], root: Path = Path("/")) -> str 
     Args:
         environment: of the engine, after the scripts.
         root: where absolute paths begin.
+
+    Raises:
+        RefusedError: where it is there and may not be read.
     """
     homes = (environment.get(name, "").strip("/") for name in ("ASCEND_TOOLKIT_HOME", "ASCEND_HOME_PATH"))
     paths = (path for home in homes if home for name in INSTALL_INFO for path in root.glob(f"{home}/*-linux/{name}"))
-    versions = {read_assignments(path).get("version", "") for path in paths}
+    versions = {_told_version(path) for path in paths}
     return " and ".join(sorted(versions)) or None if "" not in versions else None
+
+
+def _told_version(path: Path) -> str:
+    if path.exists() and not os.access(path, os.R_OK):
+        remedy = f"let user {os.getuid()} read it (chmod a+r in the image)"
+        raise RefusedError(f"packages: cann: {path}: Permission denied; {remedy}")
+    return read_assignments(path).get("version", "")
 
 
 def _one(values: set[Any]) -> Any:

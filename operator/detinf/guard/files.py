@@ -52,6 +52,18 @@ def digest(path: Path) -> str:
     return found
 
 
+def _closed(root: Path, relative: str) -> Path | None:
+    """Return the folder on the way to a path that this user may not look into, which ``glob`` keeps to itself."""
+    folder = root
+    for part in Path(relative).parts[:-1]:
+        folder = folder / part
+        if "*" in part or not os.path.isdir(folder):  # noqa: PTH112 - Path's own raises where it may not look
+            return None
+        if not os.access(folder, os.R_OK | os.X_OK):
+            return folder
+    return None
+
+
 def _state(file: int) -> tuple[int, ...]:
     """Return what of an open file changes with its bytes; nobody can set the time of its last change."""
     seen = os.fstat(file)
@@ -77,6 +89,9 @@ def digests(files: Mapping[str, str], environment: Mapping[str, str], root: Path
             matching = sorted(root.glob(relative))
         except (OSError, ValueError, NotImplementedError) as error:
             raise RefusedError(f"files: {name}: /{relative}: {error}; correct files of the profile") from error
+        if not matching and (closed := _closed(root, relative)) is not None:
+            remedy = f"let user {os.getuid()} read it (chmod -R a+rX in the image)"
+            raise RefusedError(f"files: {name}: /{relative}: {closed} cannot be looked into; {remedy}")
         if len(matching) != 1:
             count = "no file" if not matching else f"{len(matching)} files"
             raise RefusedError(f"files: {name}: {count} at /{relative}; use an image in which {name} is installed once")

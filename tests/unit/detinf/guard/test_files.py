@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import re
 from pathlib import Path
 from typing import Any
 
@@ -92,3 +93,26 @@ def test_file_that_takes_anothers_place_is_read(
     other.replace(file)
     assert files.digest(file) == of(b"kernelz")
     assert counted.bytes == 2 * len(b"kernels")
+
+
+def test_folder_that_the_pods_user_may_not_look_into_is_named_and_not_told_as_missing(foreign_place: Any) -> None:
+    folder = foreign_place.folder / "root/opp/vendors/batch_invariant"
+    folder.mkdir(parents=True)
+    (folder / "lib.so").write_bytes(b"kernels")
+    foreign_place.write_plan(lambda plan: plan["attestation"].update(files={"ops": "/opp/vendors/*/lib.so"}))
+    foreign_place.lifetime()
+    (foreign_place.folder / "root/opp/vendors").chmod(0o700)
+    words = "files: ops: /opp/vendors/.*/lib.so: .*/root/opp/vendors cannot be looked into; let user 65534 read it"
+    assert re.search(words, foreign_place.run().stderr)
+
+
+def test_install_info_that_the_pods_user_may_not_read_is_named_and_not_told_as_missing(foreign_place: Any) -> None:
+    info = foreign_place.folder / "root/cann/aarch64-linux/ascend_toolkit_install.info"
+    info.parent.mkdir(parents=True)
+    info.write_text("version=9.1.0\n")
+    foreign_place.environment["ASCEND_TOOLKIT_HOME"] = "/cann"
+    foreign_place.write_plan(lambda plan: plan["attestation"].update(packages={"cann": ["9.1.0"]}))
+    foreign_place.lifetime()
+    info.chmod(0o600)
+    words = r"packages: cann: .*/ascend_toolkit_install.info: Permission denied; let user 65534 read it"
+    assert re.search(words, foreign_place.run().stderr)
