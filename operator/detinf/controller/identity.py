@@ -134,15 +134,19 @@ def _few(keys: Sequence[str]) -> str:
 def topology_finding(found: Pinned, replicas: Sequence[Replica], images: Images) -> Finding:
     """Return TopologyPinned."""
     seen = [(row.index, row.report) for row in replicas if row.report is not None]
-    drifted = [f"replica {index}: {', '.join(keys)}" for index, item in seen if (keys := found.drifted(item))]
-    if drifted:
-        return Finding(Type.TOPOLOGY_PINNED, "False", Reason.TOPOLOGY_DRIFT, f"{'; '.join(drifted)}; {REMEDY}")
-    if images.kept_out:  # another image is why whatever its guard reads may be another, too
-        said = "; ".join(f"replica {index}: {words}" for index, words in images.kept_out.items())
-        return Finding(Type.TOPOLOGY_PINNED, "False", Reason.IMAGE_DRIFT, said)
-    unlike = [f"replica {index}: {_few(keys)}" for index, item in seen if (keys := found.unlike(item))]
-    if unlike:
-        return Finding(Type.TOPOLOGY_PINNED, "False", Reason.IDENTITY_DRIFT, f"{'; '.join(unlike)}; {OTHER_REMEDY}")
+    drifted = {index: f"replica {index}: {', '.join(keys)}" for index, item in seen if (keys := found.drifted(item))}
+    kept_out = [f"replica {index}: {words}" for index, words in images.kept_out.items()]
+    # Another image is why whatever the guard of this replica reads may be another, too.
+    others = [(index, item) for index, item in seen if index not in drifted and index not in images.kept_out]
+    unlike = [f"replica {index}: {_few(keys)}" for index, item in others if (keys := found.unlike(item))]
+    apart = [
+        *([(Reason.TOPOLOGY_DRIFT, f"{'; '.join(drifted.values())}; {REMEDY}")] if drifted else []),
+        *([(Reason.IMAGE_DRIFT, "; ".join(kept_out))] if kept_out else []),
+        *([(Reason.IDENTITY_DRIFT, f"{'; '.join(unlike)}; {OTHER_REMEDY}")] if unlike else []),
+    ]
+    if apart:
+        message = "; besides, ".join(words for _, words in apart)
+        return Finding(Type.TOPOLOGY_PINNED, "False", apart[0][0], message)
     if found.hardware is None and found.by_fingerprint:
         words = "the baseline is of an earlier release and names no hardware; equal fingerprints are equal hardware"
         return Finding(Type.TOPOLOGY_PINNED, "True", Reason.PINNED, words)

@@ -98,6 +98,23 @@ async def test_replica_of_another_image_with_the_same_fingerprint_does_not_serve
     assert [row["imageID"] for row in rows] == [IMAGE, OTHER]
 
 
+async def test_each_replica_that_is_another_engine_is_told_beside_the_others() -> None:
+    fleet = fleet_with(replicas=4)
+    await settle(fleet)
+    fleet.images["a-1-0"] = OTHER
+    fleet.told["a-2-0"] = {"environment.LANG": "C"}
+    fleet.hardware["a-3-0"] = {"driver": "1"}
+    for index in (1, 2, 3):
+        fleet.restart(f"a-{index}-0")
+    await settle(fleet)
+    pinned = condition(fleet, "TopologyPinned")
+    assert (pinned["status"], pinned["reason"]) == ("False", "TopologyDrift")
+    first, second, third = pinned["message"].split("; besides, ")
+    assert first.startswith("replica 3: driver: ")
+    assert second == f"replica 1: {words(IMAGE, OTHER)}"
+    assert third.startswith("replica 2: environment.LANG: 'C.UTF-8' -> 'C'; ")
+
+
 async def test_image_of_a_mirror_is_the_same_image() -> None:
     fleet = fleet_with()
     await settle(fleet)
