@@ -177,7 +177,8 @@ def make_stage(place: Any, engine: Path) -> Stage:
     toolkit.write_text("package_name=Ascend-cann-toolkit\nversion=9.1.0\n")
     place.environment |= {"PYTHONPATH": str(engine), "ASCEND_OPP_PATH": "/opp", "PYTHONDONTWRITEBYTECODE": "1"}
     place.environment["ASCEND_TOOLKIT_HOME"] = "/toolkit"
-    place.write_launcher(f'exec {sys.executable} {engine}/serve.py "$@"')
+    # -S as the guard: in an image both see one set of packages, and these tests' own are none of it.
+    place.write_launcher(f'exec {sys.executable} -S {engine}/serve.py "$@"')
     plan = json.loads((place.folder / "plan.json").read_text())
     plan["environment"] = {"set": dict(VARIABLES), "unset": list(UNSET), "unrecorded": list(UNRECORDED)}
     plan["attestation"] = json.loads(json.dumps(ATTESTATION))

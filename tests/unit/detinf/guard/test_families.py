@@ -60,7 +60,7 @@ def test_engine_starts_in_the_image_of_every_family_and_what_gave_way_is_told(st
 def test_compiler_of_the_third_script_is_on_the_path_of_the_engine(stage: Stage, family: Family) -> None:
     in_image(stage, family)
     engine = stage.environment["PYTHONPATH"].partition(":")[0]
-    launch = f'exec {stage.place.python} {engine}/serve.py "$@"'
+    launch = f'exec {stage.place.python} -S {engine}/serve.py "$@"'
     stage.place.write_launcher(f'printf %s "$PATH" > {stage.folder}/path\n{launch}')
     assert run(stage).served
     assert f"{family.home}/share/info/ascendnpu-ir/bin" in (stage.folder / "path").read_text().split(":")

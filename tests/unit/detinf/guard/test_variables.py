@@ -159,7 +159,7 @@ def test_variable_that_is_unrecorded_changes_nothing(place: Any) -> None:
 
 def test_variable_that_is_set_between_guard_and_engine_ends_the_engine_and_is_named(stage: Stage) -> None:
     engine = stage.environment["PYTHONPATH"]
-    stage.place.write_launcher(f'export LCCL_PARALLEL=1\nexec {stage.place.python} {engine}/serve.py "$@"')
+    stage.place.write_launcher(f'export LCCL_PARALLEL=1\nexec {stage.place.python} -S {engine}/serve.py "$@"')
     outcome = run(stage)
     assert not outcome.served
     assert "api-server: environment: LCCL_PARALLEL is '1', expected unset; remove whatever sets it" in outcome.words

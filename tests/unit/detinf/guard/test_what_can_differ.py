@@ -307,7 +307,7 @@ CHANGES: dict[str, Change] = {
 def launcher(line: str) -> Callable[[Stage], None]:
     def change(stage: Stage) -> None:
         engine = stage.environment["PYTHONPATH"]
-        stage.place.write_launcher(f'{line}\nexec {sys.executable} {engine}/serve.py "$@"')
+        stage.place.write_launcher(f'{line}\nexec {sys.executable} -S {engine}/serve.py "$@"')
 
     return change
 
