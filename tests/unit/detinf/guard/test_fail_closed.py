@@ -338,7 +338,9 @@ def test_engine_that_was_started_around_the_guard_is_not_attested(stage: Stage) 
     environment = stage.environment | VARIABLES | {"TEST_FOLDER": str(stage.folder)}
     environment["PYTHONPATH"] = f"{stage.folder / 'guard'}:{environment['PYTHONPATH']}"
     engine = f"{stage.environment['PYTHONPATH']}/serve.py"
-    process = subprocess.Popen([sys.executable, "-S", engine, *stage.place.command[1:]], env=environment, process_group=0)
+    process = subprocess.Popen(
+        [sys.executable, "-S", engine, *stage.place.command[1:]], env=environment, process_group=0
+    )
     try:
         limit = time.monotonic() + WAIT_SECONDS
         while not (stage.folder / "serving").exists():
