@@ -60,6 +60,9 @@ set +a; unset "${!__d_@}"
 exec env -0
 """
 NOT_FOUND = re.compile(r"^(?P<file>.+): line (?P<line>[0-9]+): (?P<command>.+): command not found$", re.MULTILINE)
+TORN = re.compile(
+    r"^(?P<file>.+): line (?P<line>[0-9]+): warning: here-document .+ delimited by end-of-file", re.MULTILINE
+)
 # What bash itself adds for as long as it runs.
 SHELL_OWN = ("_", "SHLVL", "PWD", "OLDPWD")
 
@@ -129,4 +132,7 @@ def _failure(records: Sequence[str], words: str) -> str | None:
     # In the midst of a pipeline, no status tells of it.
     if missing := NOT_FOUND.search(words):
         return f"{missing['file']}: line {missing['line']}: {missing['command']} was not found: {said}; mend the image"
+    # Of a file that is cut off, bash takes what there is, and goes on.
+    if torn := TORN.search(words):
+        return f"{torn['file']}: line {torn['line']}: it ends in the midst of a here-document: {said}; mend the image"
     return None

@@ -28,6 +28,10 @@ FAILS = {
     ),
     "command that is missing in a substitution": ("export A=$(nosuch)\n", "line 1: nosuch ended with 127"),
     "command that is missing in a pipeline": ("A=$(echo 1 | nosuch | cat)\nexport A\n", "line 1: nosuch was not found"),
+    "file that is cut off in a here-document": (
+        "export A=1\ncat <<EOF\nhalf\n",
+        "line [0-9]+: it ends in the midst of a here-document",
+    ),
     "syntax error": ("export A=1\nif true; then\n", "it returned [12]: .*line [0-9]+: syntax error"),
     "variable that is not set": (
         "set -u\n: $NOT_SET\nexport A=1\n",
