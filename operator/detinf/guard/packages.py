@@ -230,7 +230,10 @@ def read_packages(path: Sequence[str] | None = None) -> Installed:
     for distribution, folders in sorted(metadata_folders(sys.path if path is None else path).items()):
         version = read_version(folders[0])
         if distribution in PROMPTS:
-            versions[distribution], builds[distribution] = version, read_build(folders[0], None)[0]
+            # With a leftover of another version beside it, nobody knows which one is imported: both are recorded.
+            beside = [folder for folder in folders if folder.parent == folders[0].parent]
+            versions[distribution] = " and ".join(read_version(folder) for folder in beside)
+            builds[distribution] = " and ".join(read_build(folder, None)[0] for folder in beside)
             continue
         place = check_place(distribution, folders, version)
         if place is None:

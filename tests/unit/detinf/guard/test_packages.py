@@ -247,6 +247,15 @@ def test_package_that_makes_prompts_or_chooses_tokens_is_recorded_and_held_again
     assert site.read().builds[name] != first.builds[name]
 
 
+def test_leftover_beside_a_package_that_makes_prompts_is_recorded_with_it(site: Site) -> None:
+    site.install("jinja2", "3.1.5", brought="jinja2")
+    alone = site.read()
+    site.install("jinja2", "3.1.6", brought="jinja2")
+    site.install("jinja2", "3.1.7", "second", brought="jinja2")  # behind the first: nobody imports it
+    assert site.read().versions == {"jinja2": "3.1.5 and 3.1.6"}
+    assert site.read().builds["jinja2"].startswith(alone.builds["jinja2"] + " and sha256:")
+
+
 def test_other_version_than_the_profiles_is_named_with_the_remedy(site: Site) -> None:
     site.install("vllm", "0.26.0+empty")
     assert words_of(site, {"vllm": ["0.23.0", "0.23.1"], "cann": ["9.1.0"]}, {"cann": "8.5.0"}) == (
