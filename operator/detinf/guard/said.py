@@ -12,8 +12,10 @@ import functools
 import logging
 import os
 import signal
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from types import FrameType
 from typing import Any
 
 from detinf.guard import attestation
@@ -21,6 +23,8 @@ from detinf.guard import attestation
 PROCESS = "log"
 """What the refusal is filed under."""
 LONGEST = 500
+NEAR = 5
+"""So many frames lie at most between ``logging`` and the file that logs: vLLM's ``warning_once`` has two of its own."""
 
 
 def end_engine() -> None:
@@ -54,12 +58,43 @@ class Listener:
     def heard(self, record: logging.LogRecord) -> None:
         """Take note of a record; at a failure leave the reason for the guard and end the engine."""
         if self.means_failure(record.pathname, record.msg):
-            said = record.getMessage().strip()[:LONGEST]
-            attestation.refuse(PROCESS, [f"the engine said {said!r}, which means that it must not serve"], self.shared)
-            self.end()
+            self.refuse(record.getMessage())
+
+    def silenced(self, frame: FrameType | None) -> None:
+        """Take note of a text that a level keeps from being a record; the frame is that of ``Logger.warning``."""
+        if frame is None or frame.f_code.co_filename != logging.Logger.warning.__code__.co_filename:
+            return
+        text, caller = frame.f_locals.get("msg"), frame.f_back
+        for _ in range(NEAR):
+            if caller is None:
+                return
+            if self.means_failure(caller.f_code.co_filename, text):
+                self.refuse(str(text))
+                return
+            caller = caller.f_back
+
+    def refuse(self, said: str) -> None:
+        """Leave the reason for the guard and end the engine."""
+        words = f"the engine said {said.strip()[:LONGEST]!r}, which means that it must not serve"
+        attestation.refuse(PROCESS, [words], self.shared)
+        self.end()
 
     def listen(self) -> None:
-        """Hear every record of this process from now on, once it is written, whatever handlers and formats it has."""
+        """Hear every record of this process from now on, once it is written, whatever handlers and formats it has.
+
+        Warnings that a level, ``logging.disable`` or a disabled logger keeps back are no records, and are heard all
+        the same: ``VLLM_LOGGING_LEVEL=ERROR`` makes no engine a better one.
+        """
+        enabled = logging.Logger.isEnabledFor
+
+        @functools.wraps(enabled)
+        def is_enabled_for(logger: logging.Logger, level: int) -> bool:
+            found = enabled(logger, level)
+            if not found and level >= logging.WARNING:
+                self.silenced(sys._getframe(1))  # noqa: SLF001 - as logging itself finds who logs
+            return found
+
+        logging.Logger.isEnabledFor = is_enabled_for  # type: ignore[assignment]
         original = logging.Logger.handle
 
         @functools.wraps(original)

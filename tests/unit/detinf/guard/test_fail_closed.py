@@ -412,6 +412,23 @@ def test_failure_line_ends_the_engine_whatever_handlers_it_has(stage: Stage) -> 
     assert f"log: the engine said '{FAILURE}" in run(stage, log=True).words
 
 
+@pytest.mark.parametrize(
+    "call",
+    [
+        f"logger.setLevel('ERROR'); logger.warning({FAILURE!r})",
+        f"import logging; logging.disable(logging.CRITICAL); logger.error({FAILURE!r} + ' rank %d', 3)",
+        f"logger.disabled = True; logger.warning({FAILURE!r})",
+        f"import logging; logger.setLevel('ERROR'); logger.log(logging.WARNING, {FAILURE!r})",
+        f"logger.setLevel(41)\ndef once(): logger.warning({FAILURE!r}, stacklevel=2)\nonce()",
+    ],
+)
+def test_failure_line_that_a_level_keeps_back_ends_the_engine_all_the_same(stage: Stage, call: str) -> None:
+    stage.wrong = {"logged": [(LOGS_IT, call)]}
+    outcome = run(stage, log=True)
+    assert outcome.code == REFUSED_EXIT_CODE
+    assert f"log: the engine said '{FAILURE}" in outcome.words
+
+
 def wait_until_said(stage: Stage) -> None:
     """Wait until the engine has logged everything; the limit only turns a hang into a failure."""
     limit = time.monotonic() + 60
@@ -439,6 +456,8 @@ USERS = [
     (ELSEWHERE, "print(user, flush=True)"),
     (ELSEWHERE, "import sys; sys.stderr.write(user + chr(10))"),
     (LOGS_IT, "logger.info('asked by %s', user)"),
+    (ELSEWHERE, "logger.setLevel('ERROR'); logger.warning(user)"),
+    (LOGS_IT, "logger.warning('asked by %s', user); logger.setLevel('INFO')"),
 ]
 """How what a user wrote comes into an engine's output."""
 
@@ -449,7 +468,7 @@ USERS = [
 def test_failure_line_in_what_a_user_wrote_ends_nothing(stage: Stage, user: str) -> None:
     stage.wrong = {"logged": USERS, "user": user}
     outcome = run(stage, wait_until_said)
-    assert (stage.folder / "errors").read_text().count(FAILURE) >= len(USERS) - 1
+    assert (stage.folder / "errors").read_text().count(FAILURE) >= len(USERS) - 3
     assert outcome.served, outcome.words
     assert isinstance(outcome.attested, Attested)
 
