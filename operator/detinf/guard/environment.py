@@ -86,7 +86,8 @@ def engine_environment(
     after = sourced(plan.scripts, environment, root)
     scripts = {name: value for name, value in otherwise(plan, after).items() if container.get(name) != value}
     wanted = planned(plan, after)
-    path = os.pathsep.join(part for part in (guard, wanted.get("PYTHONPATH", "")) if part)
+    # An empty part, with which the released images' ends, is the working folder: writable, and kept by a restart.
+    path = os.pathsep.join(part for part in (guard, *wanted.get("PYTHONPATH", "").split(os.pathsep)) if part)
     overridden = {who: found for who, found in (("container", container), ("scripts", scripts)) if found}
     return Prepared({**wanted, **own, "PYTHONPATH": path}, overridden)
 

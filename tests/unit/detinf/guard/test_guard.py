@@ -407,6 +407,14 @@ def test_installed_twice_is_installed_once(place: Any) -> None:
     assert "__main__.py" in before
 
 
+@pytest.mark.parametrize("path", ["/cann/tbe:", ":/cann/tbe", "/cann/tbe::", ":/cann/tbe:"])
+def test_engine_imports_nothing_from_its_working_folder(place: Any, path: str) -> None:
+    place.environment["PYTHONPATH"] = path
+    with place.started() as process:
+        engine = place.wait_for_engine(process)
+    assert engine["env"]["PYTHONPATH"] == f"{place.folder / 'guard'}:/cann/tbe"
+
+
 def test_install_into_a_missing_folder_makes_it(tmp_path: Path) -> None:
     install(tmp_path / "volume/guard")
     done = subprocess.run(
