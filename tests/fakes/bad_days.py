@@ -12,17 +12,20 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from cluster_api import copied
-from fleet import Fleet
+from fleet import IMAGE, Fleet
 from journeys import NAME, NAMESPACE, RESOURCE_KEY, change, resource
 from matrix import World
 from steps import HAND, QUOTA, refuse
 
 from detinf.api import names
 from detinf.cluster.port import ClusterError, ForbiddenError
+from detinf.controller.images import Pins, image_id
+from detinf.controller.observed import Observed
 from detinf.controller.pods import controlled_by
-from detinf.documents import Phase
+from detinf.documents import Baseline, Phase
 
 REPLICAS = 2
+OTHER_IMAGE = f"registry.example/engine@sha256:{'2' * 64}"
 WEBHOOK = ClusterError("500: failed calling webhook", status=500, words="failed calling webhook")
 DENIED = ForbiddenError("403", status=403, words="admission webhook denied the request")
 REFUSALS: tuple[tuple[ClusterError, tuple[tuple[str, str], ...]], ...] = (
@@ -94,6 +97,7 @@ class Day:
         if self.world.status != said_before:
             self._claims_what_was_done(said_before)
             self._claims_what_was_read({name: reports.get(name) for name in served})
+            self._claims_no_more_than_one_engine(reports)
 
     def _isolated_rightly(
         self, before: dict[str, Any], served: set[str], reports: dict[str, Any], lives: dict[str, dict[str, Any]]
@@ -137,6 +141,40 @@ class Day:
             if said == "True":
                 assert report is not None, f"proven, and {name} reported nothing"
                 assert report.phase is Phase.PASSED, f"proven, and {name} has no gate"
+
+    def _claims_no_more_than_one_engine(self, reports: dict[str, Any]) -> None:
+        """Hold TopologyPinned against the images and identities of what serves in one revision."""
+        if self.world.condition("TopologyPinned").get("status") != "True":
+            return
+        seen: dict[tuple[str, str], set[str]] = {}
+        pins = Pins(self._baselines())
+        uid = self.fleet.api.objects[RESOURCE_KEY]["metadata"]["uid"]
+        objects = self.fleet.api.objects.items()
+        ours = [
+            item["metadata"]["uid"]
+            for (kind, _, _), item in objects
+            if kind == "StatefulSet" and controlled_by(item, [uid])
+        ]
+        for pod in self.fleet.pods():
+            name, revision = pod["metadata"]["name"], pod["metadata"]["labels"].get(names.LABEL_REVISION, "")
+            if name not in self.world.serving() or not controlled_by(pod, ours):
+                continue  # a pod that is none of our replicas is told by OutputsInvariant
+            assert not pins.differs(pod, revision), f"{name} serves with {image_id(pod)}, and it is not told"
+            if (report := reports.get(name)) is not None and report.identity is not None:
+                schema = f"identity of schema {report.identity['schema']}"  # guards of two releases tell other parts
+                seen.setdefault((revision, schema), set()).add(str(report.identity))
+        for key, found in seen.items():
+            assert len(found) < 2, f"two of {key} serve, and it is not told: {found}"
+
+    def _baselines(self) -> list[Baseline]:
+        """Return the baselines on record, oldest first."""
+        uid = self.fleet.api.objects[RESOURCE_KEY]["metadata"]["uid"]
+        found = [
+            item
+            for (kind, _, _), item in self.fleet.api.objects.items()
+            if kind == "ConfigMap" and controlled_by(item, [uid])
+        ]
+        return [item for _, item in Observed({"metadata": {"uid": uid}}, config_maps=found).records(Baseline)]
 
 
 Event = Callable[[Day, int], None]
@@ -260,6 +298,25 @@ def node_goes(day: Day, choice: int) -> None:
         day.fleet.lose_node(name)
 
 
+def image_moves(day: Day, choice: int) -> None:
+    """The tag stands for another image from now on, for one pod or all, or the kubelet tells none."""
+    pods = [day.pod_name(choice)] if choice % 2 else [day.pod_name(index) for index in range(3)]
+    day.fleet.images |= dict.fromkeys(pods, (OTHER_IMAGE, IMAGE, "", OTHER_IMAGE)[choice // 2 % 4])
+    pod = day.world.pod(pods[0])
+    if choice % 3 == 0 and pod is not None and pod["metadata"]["uid"] in day.fleet.lives:
+        day.fleet.restart(pods[0])
+
+
+def identity_drifts(day: Day, choice: int) -> None:
+    """A webhook, an image or a node changes what a guard reads, or nothing does any more."""
+    name = day.pod_name(choice)
+    told = ({"environment.LANG": "C"}, {"environment.X": str(choice % 2)}, {"schema": "1"}, {})[choice % 4]
+    day.fleet.told[name] = told
+    pod = day.world.pod(name)
+    if pod is not None and pod["metadata"]["uid"] in day.fleet.lives:
+        day.fleet.restart(name)
+
+
 def time_passes(day: Day, choice: int) -> None:
     """Nothing happens for a while, and nobody looks."""
     day.fleet.tick((15.0, 60.0, 400.0)[choice % 3])
@@ -280,6 +337,8 @@ EVENTS: tuple[Event, ...] = (
     controller_restarts,
     node_goes,
     time_passes,
+    image_moves,
+    identity_drifts,
 )
 
 _BEGUN: list[Fleet] = []
