@@ -15,19 +15,31 @@ from pathlib import Path
 HOST, PODS = os.environ["TARGET_HOST"], os.environ["POD_IPS"].split(",")
 BODY = json.dumps({"model": "demo", "prompt": [5, 6, 7], "max_tokens": 4, "seed": 1})
 lock = threading.Lock()
-seen: dict[str, dict[str, float]] = {"ready": {}, "answered": {}, "counts": {"answers": 0, "failed": 0}}
+seen: dict[str, dict[str, float]] = {
+    "ready": {},
+    "unready": {},
+    "answered": {},
+    "counts": {"answers": 0, "failed": 0},
+}
 
 
 def watch(address: str) -> None:
-    """Note when each boot was first ready."""
+    """Note when each boot was first seen to be ready, and when it was last asked and was not yet.
+
+    What is seen is seen late: an answer that comes before the sight of a ready boot proves nothing. One that comes before
+    a question to which the boot then says that it is not ready yet proves that it answered too early.
+    """
     while True:
+        asked = time.time()
         try:
             connection = http.client.HTTPConnection(address, 9400, timeout=5)
             connection.request("GET", "/v1/report")
             report = json.loads(connection.getresponse().read())
-            if report["ready"]:
-                with lock:
+            with lock:
+                if report["ready"]:
                     seen["ready"].setdefault(report["boot"], time.time())
+                elif report["boot"] not in seen["ready"]:
+                    seen["unready"][str(report["boot"])] = asked
             connection.close()
         except (OSError, ValueError, http.client.HTTPException):
             pass

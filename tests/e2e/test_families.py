@@ -61,7 +61,7 @@ def test_engine_of_every_family_is_ready_and_what_its_image_set_is_told(without_
     said = scene.story.wait(f"an attested engine on CANN {family}", attested, seconds=180)
     assert all(f"{name}={value} of the container" in said for name, value in OVERRIDDEN.items())
     assert report(scene)["overridden"]["container"] == OVERRIDDEN
-    asked = ("exec", f"{NAME}-0-0", "-c", "engine", "--", "python3", "-c")
+    asked = ("-n", NAMESPACE, "exec", f"{NAME}-0-0", "-c", "engine", "--", "python3", "-c")
     who = "import os, pwd; print(pwd.getpwuid(os.getuid()).pw_name, pwd.getpwnam('nobody').pw_uid, os.getcwd())"
     assert scene.kubectl.run(*asked, who).split() == ["detinf", "65534", layout.WORK_DIR]
     scene.kubectl.run(*asked, "import os; os.makedirs('kernel_meta')")

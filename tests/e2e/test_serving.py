@@ -113,14 +113,16 @@ def test_killed_engine_answers_no_user_before_its_new_boot_is_gated(serving: Sce
     )
     serving.story.wait(
         "the new boot to serve a user",
-        lambda: "yes" if set(serving.seen().get("answered", {})) - before else None,
+        lambda: "yes" if (set(serving.seen()["answered"]) & set(serving.seen()["ready"])) - before else None,
         seconds=180,
     )
     assert restarts(serving.pod(0)) == count + 1
     seen: dict[str, Any] = serving.seen()
     for boot, answered in seen["answered"].items():
         assert boot in seen["ready"], f"boot {boot} answered and was never ready"
-        assert seen["ready"][boot] <= answered, f"boot {boot} answered before it was ready"
+        assert seen["unready"].get(boot, 0) <= answered, f"boot {boot} answered before it was ready"
+    [new] = set(seen["answered"]) - before
+    assert new in seen["unready"], "nobody saw the new boot before it was ready"
     assert set(seen["answered"]) <= set(seen["ready"])
 
 
