@@ -38,8 +38,8 @@ def watch(address: str) -> None:
             with lock:
                 if report["ready"]:
                     seen["ready"].setdefault(report["boot"], time.time())
-                elif report["boot"] not in seen["ready"]:
-                    seen["unready"][str(report["boot"])] = asked
+                elif report.get("boot", "") not in seen["ready"]:
+                    seen["unready"][report.get("boot", "")] = asked
             connection.close()
         except (OSError, ValueError, http.client.HTTPException):
             pass

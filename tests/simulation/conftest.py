@@ -194,7 +194,12 @@ def write_documents(folder: Path, **settings: Any) -> None:
         image="localhost/detinf/simulated-engine:dev",
         model=PlanModel(path=str(folder / "model"), dtype="bfloat16", max_model_len=4096, max_num_seqs=32),
         arguments=["--max-model-len", "4096", "--max-num-seqs", "32", "--no-enable-chunked-prefill"],
-        environment=PlanEnvironment(set_variables={"VLLM_BATCH_INVARIANT": "1"}, unset=["HCCL_ALGO"]),
+        environment=PlanEnvironment(
+            set_variables={"VLLM_BATCH_INVARIANT": "1"},
+            unset=["HCCL_ALGO"],
+            # A fault that the fingerprint told would be another engine, with a baseline of its own.
+            unrecorded=["DETINF_SIM_FAULTS"],
+        ),
         topology=PlanTopology(devices=0),
         attestation=PlanAttestation(processes=["guard"]),
     )
