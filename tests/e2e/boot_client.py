@@ -26,8 +26,8 @@ seen: dict[str, dict[str, float]] = {
 def watch(address: str) -> None:
     """Note when each boot was first seen to be ready, and when it was last asked and was not yet.
 
-    What is seen is seen late: an answer that comes before the sight of a ready boot proves nothing. One that comes before
-    a question to which the boot then says that it is not ready yet proves that it answered too early.
+    What is seen is seen late: an answer that comes before the sight of a ready boot proves nothing. One that comes
+    before a question to which the boot then says that it is not ready yet proves that it answered too early.
     """
     while True:
         asked = time.time()
