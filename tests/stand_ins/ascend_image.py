@@ -52,6 +52,42 @@ def build_stand_in(package: Package, family: str = "9.1") -> Path:
     )
 
 
+def build_changed(package: Package, name: str, files: dict[str, str], variables: dict[str, str]) -> tuple[str, Path]:
+    """Return the name and the archive of a stand-in with other files and variables than the released image has.
+
+    Args:
+        package: the release of vllm-ascend.
+        name: what the change is called.
+        files: texts by absolute path.
+        variables: of the image's ENV, beside what it has.
+
+    Raises:
+        ClusterError: where it cannot be built.
+    """
+    base = build_stand_in(package)
+    image = f"{image_name(package)}-{name}"
+    settings = [word for item in variables.items() for word in ("--env", "=".join(item))]
+
+    def change(archive: Path) -> None:
+        container = buildah("from", f"oci-archive:{base}")
+        try:
+            with tempfile.TemporaryDirectory() as root:
+                for path, text in files.items():
+                    target = Path(root) / path.lstrip("/")
+                    target.parent.mkdir(parents=True, exist_ok=True)
+                    target.write_text(text, encoding="utf-8")
+                buildah("add", "-q", container, root, "/")
+            if settings:
+                buildah("config", *settings, container)
+            buildah("commit", "-q", container, image)
+        finally:
+            buildah("rm", container)
+        export(image, archive)
+
+    digest = hashlib.sha256(repr((base.name, sorted(files.items()), sorted(variables.items()))).encode()).hexdigest()
+    return image, kept(f"vllm-ascend-stand-in-{package.version}-{name}", digest[:16], change)
+
+
 def _build(package: Package, family: Family, base: Path, archive: Path) -> None:
     with tempfile.TemporaryDirectory() as name:
         root = Path(name) / "root"
