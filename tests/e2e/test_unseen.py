@@ -162,6 +162,32 @@ def test_model_that_nobody_validated_observes_and_kubectl_says_so(without_resour
     assert "Observe" in row.split()
 
 
+def test_failure_line_that_a_user_has_written_into_the_engines_output_ends_no_engine(
+    without_resource: Scene, image: str
+) -> None:
+    scene = without_resource
+    scene.kubectl.apply(manifest(scene, image))
+    serves(scene)
+    boot = attested(scene, 0)["boot"]
+    line = (
+        "WARNING 11-29 19:00:00 batch_invariant.py:99] Batch-invariant mode requested but Triton or AscendC"
+    )
+    write = (
+        "import glob, sys, urllib.request\n"
+        "for path in glob.glob('/proc/[0-9]*/fd/[12]'):\n"
+        "    try:\n        open(path, 'w').write(sys.argv[1] + '\\n')\n"
+        "    except OSError as error:\n        print(path, error)\n"
+        "for _ in range(20):\n    urllib.request.urlopen('http://127.0.0.1:8000/health', timeout=10).read()\n"
+    )
+    asked = ("-n", NAMESPACE, "exec", f"{NAME}-0-0", "-c", "engine", "--", "python3", "-c", write, line)
+    scene.kubectl.run(*asked)
+    assert line in scene.kubectl("logs", f"{NAME}-0-0", "-c", "engine")
+    assert report(scene, 0)["boot"] == boot
+    status = scene.pod(0)["status"]["containerStatuses"]
+    assert {item["restartCount"] for item in status} == {0}
+    assert scene.endpoints() == [f"{NAME}-0-0"]
+
+
 def test_request_that_changes_its_neighbours_answers_is_refused_at_the_door(serving: Scene) -> None:
     ask = (
         "import json, sys, urllib.error, urllib.request\n"
