@@ -169,9 +169,7 @@ def test_failure_line_that_a_user_has_written_into_the_engines_output_ends_no_en
     scene.kubectl.apply(manifest(scene, image))
     serves(scene)
     boot = attested(scene, 0)["boot"]
-    line = (
-        "WARNING 11-29 19:00:00 batch_invariant.py:99] Batch-invariant mode requested but Triton or AscendC"
-    )
+    line = "WARNING 11-29 19:00:00 batch_invariant.py:99] Batch-invariant mode requested but Triton or AscendC"
     write = (
         "import glob, sys, urllib.request\n"
         "for path in glob.glob('/proc/[0-9]*/fd/[12]'):\n"
